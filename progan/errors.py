@@ -1,0 +1,17 @@
+"""What can go wrong by a user's hand. The command line prints these as one sentence and exits with code 2."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend: says what was given, what is allowed and what to do."""
+
+
+class ConfigError(UserError):
+    """A field of a configuration has a value outside its range, or two fields contradict each other."""
+
+
+class DataError(UserError):
+    """A picture, a folder of pictures or a data set cannot be used as it is."""
+
+
+class RunError(UserError):
+    """A run folder, a checkpoint or a weights file cannot be used as it is."""

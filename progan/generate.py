@@ -1,0 +1,136 @@
+"""From seeds to pictures."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progan.device import pick_device
+from progan.errors import ConfigError
+from progan.images import make_grid, nearest_up, to_pil, to_uint8
+from progan.networks import Generator, check_stage
+from progan.rng import latents
+from progan.run_folder import RunFolder
+from progan.state import load_network
+
+PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
+
+
+def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
+    """The latent of each seed, the same on every machine: float32 [N, dim]."""
+    return torch.cat([latents(seed, "generate", 0, 1, dim) for seed in seeds])
+
+
+def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
+    """float32 [N, label_dim], or None for a network without labels."""
+    return torch.eye(label_dim)[list(classes)] if label_dim else None
+
+
+def sample(
+    g: Generator,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    resolution: int | None = None,
+    alpha: float = 1.0,
+    full_size: bool = False,
+    batch: int | None = None,
+) -> np.ndarray:
+    """Images for latents, in batches of bounded memory: uint8 [N, C, R, R].
+
+    z: [N, latent_dim]; labels: one-hot [N, label_dim]; resolution: pixels, the full resolution by default; full_size:
+    repeat pixels up to the full resolution.
+    """
+    return np.concatenate(
+        list(batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=full_size, batch=batch))
+    )
+
+
+@torch.no_grad()
+def batches(
+    g: Generator,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    resolution: int | None = None,
+    alpha: float = 1.0,
+    full_size: bool = False,
+    batch: int | None = None,
+) -> Iterator[np.ndarray]:
+    """The same images as `sample`, a batch at a time: uint8 [n, C, R, R]."""
+    device = next(g.parameters()).device
+    resolution = resolution or g.config.resolution
+    batch = batch or max(1, min(64, PIXELS_AT_ONCE // resolution**2))
+    for start in range(0, len(z), batch):
+        part = slice(start, start + batch)
+        y = None if labels is None else labels[part].to(device)
+        images = to_uint8(g(z[part].to(device), y, resolution=resolution, alpha=alpha))
+        while full_size and images.shape[-1] < g.config.resolution:
+            images = nearest_up(images)
+        yield images.cpu().numpy()
+
+
+def write_images(
+    source: Path,
+    out: Path,
+    seeds: Sequence[int],
+    *,
+    classes: Sequence[int] | None = None,
+    grid: tuple[int, int] | None = None,
+    resolution: int | None = None,
+    alpha: float | None = None,
+    device: str = "auto",
+) -> int:
+    """Write seed0000.png, ... into `out`, and grid.png of (columns, rows) on request. Returns the number of images.
+
+    source: a run folder or a weights file. resolution and alpha: as far as the network has grown, by default. classes:
+    one image per seed and class, for a network with labels; by default each seed has its own class. Raises ConfigError
+    for a resolution, alpha, class or grid that does not fit.
+    """
+    path = RunFolder(source).newest_generator() if source.is_dir() else source
+    g, about = load_network(path, "generator")
+    resolution, alpha = _stage(g, about, resolution, alpha)
+    jobs = _jobs(g, seeds, classes)
+    if grid is not None and len(jobs) > grid[0] * grid[1]:
+        raise ConfigError(
+            f"--grid: {grid[0]}x{grid[1]} is too small for {len(jobs)} images; ask for fewer, or more room"
+        )
+    g.to(pick_device(device)).requires_grad_(False)
+    z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
+    labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
+    out.mkdir(parents=True, exist_ok=True)
+    cells, done = [], 0
+    for images in batches(g, z, labels, resolution=resolution, alpha=alpha):
+        for image in images:
+            seed, label = jobs[done]
+            name = f"seed{seed:04d}" + ("" if classes is None else f"-class{label}")
+            to_pil(image).save(out / f"{name}.png")
+            done += 1
+        if grid is not None:
+            cells.append(images)
+    if grid is not None:
+        make_grid(np.concatenate(cells), *grid).save(out / "grid.png")
+    return done
+
+
+def _stage(g: Generator, about: dict[str, Any], resolution: int | None, alpha: float | None) -> tuple[int, float]:
+    """Where the user wants the network, or where its training stands."""
+    grown = int(about.get("resolution", g.config.resolution))
+    if alpha is None:
+        alpha = float(about.get("alpha", 1.0)) if resolution in (None, grown) else 1.0
+    return check_stage(g.config, grown if resolution is None else resolution, alpha), alpha
+
+
+def _jobs(g: Generator, seeds: Sequence[int], classes: Sequence[int] | None) -> list[tuple[int, int | None]]:
+    """(seed, class) of each image."""
+    count = g.config.label_dim
+    if classes is None:
+        return [(seed, seed % count if count else None) for seed in seeds]
+    if not count:
+        raise ConfigError("--labels: this network has no labels; leave the option out")
+    if max(classes) >= count:
+        raise ConfigError(f"--labels: {max(classes)} is not a class of this network; use 0-{count - 1}")
+    return [(seed, label) for seed in seeds for label in classes]

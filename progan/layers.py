@@ -1,0 +1,189 @@
+"""Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
+
+from math import sqrt
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
+    """Scale the feature vector of every pixel to unit RMS (paper 4.2).
+
+    x: [N, C, ...], any scale. Returns the same shape and dtype.
+    """
+    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+
+
+def minibatch_stddev(x: Tensor, group: int, sets: int = 1) -> Tensor:
+    """Append one map that says how much the images of a group differ (paper section 3).
+
+    x: [N, C, H, W]; group: images per group; sets: the batch is this many independent sets of N / sets images, one
+    after the other, and no group mixes two of them. Image i of M groups goes with i + M, i + 2M, ...; where `group`
+    does not divide the set, the first groups have one image more, and a set smaller than `group` is one group.
+    Returns [N, C + 1, H, W].
+    """
+    n, _, h, w = x.shape
+    count = n // sets
+    m = max(1, count // group)  # groups per set
+    g = -(-count // m)  # images of the largest group
+    y = x.float().reshape(sets, count, -1)  # [S, N/S, CHW]
+    y = F.pad(y, (0, 0, 0, g * m - count)).view(sets, g, m, -1)  # [S, G, M, CHW]  strided groups, short ones padded
+    there = torch.arange(g * m, device=x.device).view(g, m, 1) < count  # [G, M, 1]
+    size = there.sum(0)  # [M, 1]
+    deviation = (y - y.sum(1, keepdim=True) / size) * there
+    std = (deviation.square().sum(1) / size + 1e-8).sqrt().mean(-1)  # [S, M]  biased: within the group only
+    maps = std.to(x.dtype).repeat(1, g)[:, :count].reshape(n, 1, 1, 1).expand(-1, 1, h, w)
+    return torch.cat([x, maps], dim=1)
+
+
+class EqualizedLinear(nn.Module):
+    """Dense layer whose weights are scaled at run time (paper 4.1).
+
+    gain / sqrt(fan_in) multiplies the N(0, 1) weights; with equalized off it is the std of the initial weights.
+    Weight [out, in], bias [out / pixels], never scaled; where the outputs are maps of several pixels, the pixels of a
+    map share its bias. [N, in] -> [N, out].
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, gain: float = sqrt(2), equalized: bool = True, pixels: int = 1
+    ) -> None:
+        super().__init__()
+        self.pixels = pixels
+        std = gain / sqrt(inputs)
+        self.scale = std if equalized else 1.0
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * (std / self.scale))
+        self.bias = nn.Parameter(torch.zeros(outputs // pixels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight * self.scale, self.bias.repeat_interleave(self.pixels))
+
+
+class EqualizedConv2d(nn.Module):
+    """Same-size convolution whose weights are scaled at run time (paper 4.1), alone or fused with a 2x resampling.
+
+    resample: None keeps the size; "up" is nearest 2x upsampling, then the convolution; "down" is the convolution, then
+    2x2 average pooling. Both in one strided convolution with a 4x4 kernel, the sum of four shifted copies of the 3x3
+    kernel: 16 multiplies in place of 36. Weight [out, in, k, k] in all three, bias [out], never scaled.
+    [N, in, H, W] -> [N, out, H', W'].
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        gain: float = sqrt(2),
+        equalized: bool = True,
+        resample: str | None = None,
+    ) -> None:
+        super().__init__()
+        # Section 4.1 prints w / c, but He's constant only works as a multiplier.
+        std = gain / sqrt(inputs * kernel**2)
+        self.scale = std if equalized else 1.0
+        self.resample = resample
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale))
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.weight * self.scale, self.bias.view(-1)
+        if self.resample is not None:
+            w = F.pad(weight, (1, 1, 1, 1))
+            weight = w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+        if torch.is_autocast_enabled(x.device.type):
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+        if self.resample == "up":
+            # A transposed convolution walks its kernel backwards, and wants [in, out, k, k].
+            return _Convolution.apply(x, weight.flip(2, 3).transpose(0, 1), bias, 2, True)
+        if self.resample == "down":
+            return _Convolution.apply(x, weight / 4, bias, 2, False)
+        return _Convolution.apply(x, weight, bias, 1, False)
+
+
+class _Convolution(torch.autograd.Function):
+    """Convolution, plain or transposed, whose derivatives of every order are convolutions again.
+
+    PyTorch's own second derivative of a convolution computes the weight part with kernels as large as the image; the
+    gradient penalty needs it in every step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, transposed: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.transposed, ctx.has_bias = stride, transposed, bias is not None
+        pad = (weight.shape[-1] - 1) // 2
+        return torch.ops.aten.convolution(x, weight, bias, [stride] * 2, [pad] * 2, [1, 1], transposed, [0, 0], 1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _Convolution.apply(grad, weight, None, ctx.stride, not ctx.transposed)
+        if ctx.needs_input_grad[1] and _wanted(ctx, 1):
+            large, small = (grad, x) if ctx.transposed else (x, grad)
+            grad_weight = _WeightGradient.apply(large, small, weight.shape, ctx.stride)
+        if ctx.has_bias and ctx.needs_input_grad[2] and _wanted(ctx, 2):
+            grad_bias = grad.sum((0, 2, 3))
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _wanted(ctx: Any, index: int) -> bool:
+    """Whether the backward pass under way leads on to this input; the penalty's first pass wants only the images."""
+    return torch._C._will_engine_execute_node(ctx.next_functions[index][0])
+
+
+class _WeightGradient(torch.autograd.Function):
+    """The weights' gradient of `small = convolution(large, weight)`: [N, I, H, W], [N, O, h, w] -> [O, I, k, k]."""
+
+    @staticmethod
+    def forward(ctx: Any, large: Tensor, small: Tensor, shape: torch.Size, stride: int) -> Tensor:
+        ctx.save_for_backward(large, small)
+        ctx.stride = stride
+        pad = (shape[-1] - 1) // 2
+        weight = large.new_empty(1).expand(shape)  # only its shape is read
+        return torch.ops.aten.convolution_backward(
+            small, large, weight, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
+        )[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        large, small = ctx.saved_tensors
+        grad_large = grad_small = None
+        if ctx.needs_input_grad[0]:
+            grad_large = _Convolution.apply(small, grad, None, ctx.stride, True)
+        if ctx.needs_input_grad[1]:
+            grad_small = _Convolution.apply(large, grad, None, ctx.stride, False)
+        return grad_large, grad_small, None, None
+
+
+class _LeakyReLU(torch.autograd.Function):
+    """Leaky ReLU whose second derivative is known to be nothing, not a tensor of zeros to carry along."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return F.leaky_relu(x, 0.2)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _LeakyReLUGradient.apply(grad, *ctx.saved_tensors)
+
+
+class _LeakyReLUGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.ops.aten.leaky_relu_backward(grad, x, 0.2, False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _LeakyReLUGradient.apply(grad, *ctx.saved_tensors), None
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU with slope 0.2 (appendix A.1), any shape; differentiable twice."""
+    return _LeakyReLU.apply(x)

@@ -1,0 +1,76 @@
+"""The training losses as functions of a critic (appendix A.1 and B).
+
+A critic is a discriminator at one moment of growing: critic(images, sets=n) -> (scores [N], logits [N, label_dim]).
+Each loss is a dict of named differentiable terms: their sum is what to minimise, their names are the log.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Critic(Protocol):
+    """images: [N, C, R, R], `sets` independent minibatches one after the other."""
+
+    def __call__(self, images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]: ...
+
+
+def wgan_gp_d(
+    critic: Critic,
+    reals: Tensor,
+    fakes: Tensor,
+    mix: Tensor,
+    labels: Tensor | None = None,
+    *,
+    gp_weight: float = 10.0,
+    gp_target: float = 1.0,
+    drift: float = 0.001,
+    label_weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """D's loss: WGAN-GP with target and drift, and AC-GAN's label terms where there are labels (appendix A.1, B).
+
+    reals, fakes: [N, C, R, R] in [-1, 1]; mix: uniform in [0, 1), [N, 1, 1, 1], the share of the fake in the image at
+    which the gradient is taken; labels: one-hot [N, label_dim], of reals and fakes alike. gp_target: the wanted norm of
+    the score's gradient over all pixels and channels of an image at this resolution. Returns float32 scalars.
+    """
+    scores, logits = critic(torch.cat([reals, fakes]), sets=2)
+    real_scores, fake_scores = scores.chunk(2)
+    terms = {"wasserstein": fake_scores.mean() - real_scores.mean()}
+    if drift:
+        terms["drift"] = drift * real_scores.square().mean()
+    if gp_weight:
+        norms = gradient_norms(critic, torch.lerp(reals, fakes, mix))
+        terms["gradient_penalty"] = gp_weight * (norms - gp_target).square().mean() / gp_target**2
+    if labels is not None:
+        # Two means over N images each, so twice the mean over both.
+        terms["labels"] = label_weight * 2 * F.cross_entropy(logits, torch.cat([labels, labels]))
+    return terms
+
+
+def wgan_gp_g(
+    critic: Critic, fakes: Tensor, labels: Tensor | None = None, *, label_weight: float = 1.0
+) -> dict[str, Tensor]:
+    """G's loss: minus the mean score of its images, and AC-GAN's label term (appendix A.1, B).
+
+    fakes: [N, C, R, R]; labels: one-hot [N, label_dim]. Returns float32 scalars.
+    """
+    scores, logits = critic(fakes)
+    terms = {"generator": -scores.mean()}
+    if labels is not None:
+        terms["generator_labels"] = label_weight * F.cross_entropy(logits, labels)
+    return terms
+
+
+def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
+    """Norm of the score's gradient over all pixels and channels of each image: [N, C, R, R] -> [N], float32.
+
+    Differentiable with respect to the critic's weights. Scores are summed before the derivative, as in the official
+    code: minibatch stddev lets an image change its neighbours' scores too.
+    """
+    images = images.detach().requires_grad_()
+    scores, _ = critic(images)
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    # At a gradient of exactly zero a plain norm would give a NaN derivative.
+    return (gradient.float().square().sum(dim=(1, 2, 3)) + 1e-30).sqrt()

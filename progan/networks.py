@@ -1,0 +1,174 @@
+"""The generator and the discriminator that grow together (paper section 2, appendix A.1).
+
+All resolutions are allocated at once, keyed by resolution, so that the names of the weights never change.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
+from progan.errors import ConfigError
+from progan.images import box_down, nearest_up
+from progan.layers import EqualizedConv2d, EqualizedLinear, leaky_relu, minibatch_stddev, pixel_norm
+
+
+class GeneratorBlock(nn.Module):
+    """Dense to 4x4 and a convolution, or 2x upsampling and two convolutions: [N, C, R/2, R/2] -> [N, C', R, R]."""
+
+    def __init__(self, config: GeneratorConfig, resolution: int) -> None:
+        super().__init__()
+        maps = config.fmaps_at(resolution)
+        self.config = config
+        self.resolution = resolution
+        if resolution == 4:
+            # The gain makes up for the dense layer being the 4x4 convolution of a 1x1 image.
+            inputs = config.z_dim + config.label_dim
+            self.dense = EqualizedLinear(inputs, maps * 16, gain=sqrt(2) / 4, equalized=config.equalized, pixels=16)
+        else:
+            up = "up" if config.fused_scaling else None
+            inputs = config.fmaps_at(resolution // 2)
+            self.conv0 = EqualizedConv2d(inputs, maps, 3, equalized=config.equalized, resample=up)
+        self.conv1 = EqualizedConv2d(maps, maps, 3, equalized=config.equalized)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.resolution == 4:
+            x = self.dense(x).view(len(x), -1, 4, 4).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x if self.config.fused_scaling else nearest_up(x))
+        return self._finish(self.conv1(self._finish(x)))
+
+    def _finish(self, x: Tensor) -> Tensor:
+        x = leaky_relu(x)
+        return pixel_norm(x) if self.config.norm == "pixel" else x
+
+
+class DiscriminatorBlock(nn.Module):
+    """Two convolutions, the second with 2x2 average pooling: [N, C, R, R] -> [N, C', R/2, R/2]."""
+
+    def __init__(self, config: DiscriminatorConfig, resolution: int) -> None:
+        super().__init__()
+        maps, outputs = config.fmaps_at(resolution), config.fmaps_at(resolution // 2)
+        self.fused = config.fused_scaling
+        self.conv0 = EqualizedConv2d(maps, maps, 3, equalized=config.equalized)
+        down = "down" if self.fused else None
+        self.conv1 = EqualizedConv2d(maps, outputs, 3, equalized=config.equalized, resample=down)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = leaky_relu(self.conv1(leaky_relu(self.conv0(x))))
+        return x if self.fused else box_down(x)
+
+
+class DiscriminatorHead(nn.Module):
+    """Minibatch stddev, convolution and two dense layers: [N, C, 4, 4] -> [N, 1 + label_dim]."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        maps = config.fmaps_at(4)
+        self.group = config.stddev_group
+        self.conv = EqualizedConv2d(maps + (self.group > 0), maps, 3, equalized=config.equalized)
+        self.dense0 = EqualizedLinear(maps * 16, config.fmaps(0), equalized=config.equalized)
+        self.dense1 = EqualizedLinear(config.fmaps(0), 1 + config.label_dim, gain=1.0, equalized=config.equalized)
+
+    def forward(self, x: Tensor, sets: int) -> Tensor:
+        if self.group > 0:
+            x = minibatch_stddev(x, self.group, sets)
+        x = leaky_relu(self.conv(x))
+        return self.dense1(leaky_relu(self.dense0(x.flatten(1))))
+
+
+class Generator(nn.Module):
+    """Images from latents (paper section 2, table 2)."""
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleDict({str(r): GeneratorBlock(config, r) for r in config.resolutions})
+        self.to_rgb = nn.ModuleDict(
+            {
+                str(r): EqualizedConv2d(config.fmaps_at(r), config.channels, 1, gain=1.0, equalized=config.equalized)
+                for r in config.resolutions
+            }
+        )
+
+    def forward(
+        self, z: Tensor, labels: Tensor | None = None, *, resolution: int | None = None, alpha: float = 1.0
+    ) -> Tensor:
+        """z: [N, latent_dim], of any length: it is normalised here. labels: one-hot [N, label_dim], needed if the
+        config has labels. resolution: pixels of the images, the full resolution by default. alpha: weight of the
+        newest block, 0 to 1; 0 is the network at resolution / 2, upsampled.
+
+        Returns [N, C, resolution, resolution], float32, meant for [-1, 1] but not clipped.
+        """
+        resolution = check_stage(self.config, resolution, alpha)
+        if self.config.label_dim:
+            if labels is None or labels.shape != (len(z), self.config.label_dim):
+                raise ValueError(f"labels: one-hot labels of shape [{len(z)}, {self.config.label_dim}] are needed")
+            z = torch.cat([z, labels.to(z.dtype)], dim=1)
+        x = pixel_norm(z)
+        older = None
+        for r in self.config.resolutions:
+            older, x = x, self.blocks[str(r)](x)
+            if r == resolution:
+                break
+        images = self.to_rgb[str(resolution)](x).float()
+        if alpha < 1.0 and resolution > 4:
+            images = torch.lerp(nearest_up(self.to_rgb[str(resolution // 2)](older).float()), images, alpha)
+        return images
+
+
+class Discriminator(nn.Module):
+    """A score per image, higher for reals (paper section 2, table 2)."""
+
+    def __init__(self, config: DiscriminatorConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.from_rgb = nn.ModuleDict(
+            {
+                str(r): EqualizedConv2d(config.channels, config.fmaps_at(r), 1, equalized=config.equalized)
+                for r in config.resolutions
+            }
+        )
+        blocks = {str(r): DiscriminatorBlock(config, r) for r in config.resolutions if r > 4}
+        self.blocks = nn.ModuleDict(blocks)
+        self.head = DiscriminatorHead(config)
+
+    def forward(
+        self, images: Tensor, *, resolution: int | None = None, alpha: float = 1.0, sets: int = 1
+    ) -> tuple[Tensor, Tensor]:
+        """images: [N, C, resolution, resolution] in [-1, 1]. alpha: weight of the newest block, 0 to 1. sets: the batch
+        is this many independent minibatches of N / sets images, one after the other; the result is as if each had
+        been given alone.
+
+        Returns scores [N] and label logits [N, label_dim], float32.
+        """
+        resolution = check_stage(self.config, resolution, alpha)
+        shape = (self.config.channels, resolution, resolution)
+        if images.shape[1:] != shape or len(images) % sets:
+            raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
+        images = images.contiguous(memory_format=torch.channels_last)
+        x = leaky_relu(self.from_rgb[str(resolution)](images))
+        for r in reversed(self.config.resolutions):
+            if 4 < r <= resolution:
+                x = self.blocks[str(r)](x)
+                if r == resolution and alpha < 1.0:
+                    x = torch.lerp(leaky_relu(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
+        out = self.head(x, sets).float()
+        return out[:, 0], out[:, 1:]
+
+
+def check_stage(config: NetworkConfig, resolution: int | None, alpha: float) -> int:
+    """The working resolution, the default resolved; raises ConfigError outside the network's range."""
+    if resolution is None:
+        return config.resolution
+    if resolution not in config.resolutions:
+        raise ConfigError(f"resolution: {resolution} is not one of {', '.join(map(str, config.resolutions))}")
+    if not 0.0 <= alpha <= 1.0:
+        raise ConfigError(f"alpha: {alpha} is not allowed; use 0 to 1")
+    return resolution
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trained numbers."""
+    return sum(p.numel() for p in network.parameters())

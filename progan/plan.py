@@ -1,0 +1,64 @@
+"""What a run will do, before it does it: `progan train --dry-run`."""
+
+from rich.table import Table
+
+from progan.config import TrainConfig
+from progan.networks import Discriminator, Generator, parameter_count
+from progan.schedule import Schedule
+
+
+def plan_table(config: TrainConfig) -> Table:
+    """The phases of a run: resolution, images, batch, learning rate, parameters at work, estimated memory."""
+    table = Table(title=f"{config.schedule.total_nimg / 1000:g} kimg to {config.g.resolution}x{config.g.resolution}")
+    for name in ("resolution", "phase", "kimg", "batch", "lr", "G, D (M)", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.caption = "G, D: million parameters at work; memory: estimated, at the peak of a step"
+    schedule = Schedule(config.schedule, config.g.resolution)
+    for span in schedule.phases():
+        phase = schedule.at(span.start_nimg)
+        g, d = working_parameters(config, phase.resolution)
+        table.add_row(
+            f"{phase.resolution}x{phase.resolution}",
+            "fade" if span.fading else "stable",
+            f"{span.start_nimg / 1000:g}-{span.stop_nimg / 1000:g}",
+            str(phase.batch),
+            f"{phase.g_lr:g}" if phase.g_lr == phase.d_lr else f"{phase.g_lr:g}, {phase.d_lr:g}",
+            f"{g / 1e6:.2f}, {d / 1e6:.2f}",
+            f"{memory_bytes(config, phase.resolution, phase.batch) / 2**30:.1f} GiB",
+        )
+    return table
+
+
+def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:
+    """Parameters of G and D that take part at a resolution, with the fading-out colour layers."""
+    from torch import device, nn
+
+    with device("meta"):
+        g, d = Generator(config.g), Discriminator(config.d)
+
+    def count(network: nn.Module) -> int:
+        names = {str(r) for r in config.g.resolutions if r > resolution}
+        return sum(p.numel() for name, p in network.named_parameters() if not names & set(name.split(".")))
+
+    return count(g), count(d)
+
+
+def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
+    """Peak memory of a training step, estimated: weights with gradients, Adam and average, and D's activations.
+
+    The penalty's double backward keeps about ACTIVATIONS tensors for each layer of D; measured on the CPU in float32
+    (docs/performance.md).
+    """
+    from torch import device
+
+    with device("meta"):
+        weights = 4 * (5 * parameter_count(Generator(config.g)) + 4 * parameter_count(Discriminator(config.d)))
+    values = 0
+    for r in config.d.resolutions:
+        if r <= resolution:
+            values += 2 * r * r * config.d.fmaps_at(r) + (r // 2) ** 2 * config.d.fmaps_at(max(4, r // 2))
+    width = 2 if config.precision == "bf16" else 4
+    return weights + ACTIVATIONS * values * width * batch
+
+
+ACTIVATIONS = 14

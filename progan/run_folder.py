@@ -1,0 +1,92 @@
+"""The folder of a run: what it holds, and the rule that one folder is one config on one data set."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from progan.config import TrainConfig, flat_fields, from_json, to_json
+from progan.errors import RunError
+from progan.files import write_json
+
+try:
+    import fcntl
+except ImportError:  # Windows locks nothing here
+    fcntl = None  # type: ignore[assignment]
+
+# What may change between two parts of one run: how far it goes and what it writes down, never what it computes.
+FREE_FIELDS = ("schedule.total_nimg", "device", "snapshot_nimg", "checkpoint_nimg")
+
+
+class RunFolder:
+    """Paths inside a run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.checkpoints = path / "checkpoints"
+        self.snapshots = path / "snapshots"
+        self.generator = path / "generator.safetensors"
+        self.stats = path / "stats.jsonl"
+        self.timing = path / "timing.jsonl"
+        self.log = path / "log.txt"
+
+    def newest_generator(self) -> Path:
+        """The final generator, or the newest snapshot of a run under way; raises RunError if there is none."""
+        if self.generator.exists():
+            return self.generator
+        if snapshots := sorted(self.snapshots.glob("generator-*.safetensors")):
+            return snapshots[-1]
+        raise RunError(f"{self.path}: holds no generator yet; give a run folder of progan train or a .safetensors file")
+
+
+@contextmanager
+def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Iterator[RunFolder]:
+    """Make the folder of a new run, or enter that of a run of the same config, data and start; locked meanwhile.
+
+    Raises RunError naming the fields that differ, or when the folder is another's or another process is at work in it.
+    """
+    folder = RunFolder(out)
+    record = {"config": to_json(config), "data": data_hash, "init": init}
+    if out.exists() and not folder.config.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
+    if folder.config.exists():
+        _check_same(folder.config, record)
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        folder.snapshots.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be made ({error.strerror}); give --out another folder") from None
+    with (out / ".lock").open("w") as lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{out}: another progan train is at work here; wait for it or stop it") from None
+        write_json(folder.config, record)
+        yield folder
+
+
+def _check_same(path: Path, record: dict[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_text())
+        old = dict(flat_fields(from_json(TrainConfig, before["config"])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
+    new = dict(flat_fields(from_json(TrainConfig, record["config"])))
+    for name in ("data", "init"):
+        old[name], new[name] = before.get(name), record[name]
+    differ = [
+        f"{name} was {old.get(name)} and is now {value}"
+        for name, value in new.items()
+        if old.get(name) != value and name not in FREE_FIELDS
+    ]
+    if differ:
+        raise RunError(f"{path.parent}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
+
+
+def with_precision(config: TrainConfig, precision: str) -> TrainConfig:
+    """The config with "auto" settled, so that a run keeps its number format wherever it goes on."""
+    return config if config.precision != "auto" else replace(config, precision=precision)  # type: ignore[arg-type]

@@ -1,0 +1,145 @@
+"""What a run writes down and shows while it works: stats, times, log lines, pictures, one progress display."""
+
+import json
+import math
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from progan.errors import RunError
+from progan.files import write_whole
+from progan.images import png_bytes
+from progan.run_folder import RunFolder
+from progan.schedule import Phase
+from progan.state import TrainState
+
+
+class RunLog:
+    """Writer of a run's text files.
+
+    stats.jsonl holds only what the run computed, so a resumed run writes the same bytes; times go to timing.jsonl.
+    """
+
+    def __init__(self, folder: RunFolder, state: TrainState) -> None:
+        self.folder = folder
+        self.state = state
+        self.console = Console(stderr=True)
+        self.total = state.config.schedule.total_nimg
+        for path in (folder.stats, folder.timing):
+            cut_after(path, state.nimg)
+        self.stats, self.timing, self.log = (path.open("a") for path in (folder.stats, folder.timing, folder.log))
+        self.progress = Progress(
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
+        self.clock = self.tick_clock = self.shown = time.perf_counter()
+        self.tick_nimg = self.start_nimg = state.nimg
+        self.start_clock = self.clock
+
+    def __enter__(self) -> "RunLog":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+        for file in (self.stats, self.timing, self.log):
+            file.close()
+
+    def step(self, phase: Phase, terms: dict[str, Tensor]) -> None:
+        """Add a step's terms to the tick, without waiting for the device."""
+        for name, value in terms.items():
+            self.state.sums[name] = self.state.sums[name] + value if name in self.state.sums else value
+        self.state.steps += 1
+        now = time.perf_counter()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        if now - self.shown > 0.5:
+            self.shown = now
+            self.progress.update(self.task, completed=self.state.nimg, phase=title(phase), speed=self._speed())
+
+    def tick(self, phase: Phase) -> None:
+        """One line of stats: the mean of each term since the line before. Raises RunError if training diverged."""
+        state = self.state
+        means = {name: float(value) / state.steps for name, value in state.sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise RunError(
+                f"{self.folder.path}: training diverged before {state.nimg / 1000:.1f} kimg ({bad[0]} is not a number);"
+                " lower --lr, or use --precision fp32, in a new folder"
+            )
+        about = {"nimg": state.nimg, "resolution": phase.resolution, "alpha": phase.alpha, "batch": phase.batch}
+        self._line(self.stats, json.dumps(about | means))
+        now = time.perf_counter()
+        speed = (state.nimg - self.tick_nimg) / (now - self.tick_clock)
+        self._line(self.timing, json.dumps({"nimg": state.nimg, "seconds": state.seconds, "img_per_s": speed}))
+        self.tick_nimg, self.tick_clock = state.nimg, now
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        self._line(self.log, f"{title(phase)}  {state.nimg / 1000:.1f} kimg  {self._speed()}  {losses}")
+        if not self.console.is_terminal:
+            self.console.print(f"{state.nimg / 1000:8.1f} kimg  {title(phase)}  {self._speed()}", highlight=False)
+        state.sums, state.steps = {}, 0
+
+    def say(self, text: str) -> None:
+        """A line for the log and the screen."""
+        self._line(self.log, text)
+        self.console.print(text, highlight=False)
+
+    def picture(self, name: str, picture: Image.Image) -> None:
+        """Write a picture into the run's folder, whole or not at all."""
+        data = png_bytes(picture)
+        write_whole(self.folder.path / name, lambda file: file.write(data))  # type: ignore[arg-type]
+
+    def _speed(self) -> str:
+        shown = self.state.nimg - self.start_nimg
+        rate = shown / max(time.perf_counter() - self.start_clock, 1e-9)
+        recent = (self.state.nimg - self.tick_nimg) / max(time.perf_counter() - self.tick_clock, 1e-9)
+        left = (self.total - self.state.nimg) / rate if rate else math.inf
+        return f"{recent or rate:.0f} img/s  {duration(left)} left at this run's mean speed"
+
+    @staticmethod
+    def _line(file: TextIO, text: str) -> None:
+        file.write(text + "\n")
+        file.flush()
+
+
+def title(phase: Phase) -> str:
+    """'32x32 alpha 0.25' while fading, '32x32' when stable."""
+    fading = f" alpha {phase.alpha:.2f}" if phase.index % 2 else ""
+    return f"{phase.resolution}x{phase.resolution}{fading}"
+
+
+def duration(seconds: float) -> str:
+    """'3 h 07 min', '12 min', '40 s'."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def cut_after(path: Any, nimg: int) -> None:
+    """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["nimg"] > nimg:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line + "\n")
+    text = "".join(kept).encode()
+    write_whole(path, lambda file: file.write(text))  # type: ignore[arg-type]
