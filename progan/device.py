@@ -1,10 +1,13 @@
 """Where and in which number format the networks compute."""
 
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 
 from progan.errors import ConfigError
+
+Precision = Literal["auto", "fp32", "bf16"]
 
 
 def pick_device(name: str) -> torch.device:
@@ -21,7 +24,7 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> str:
+def pick_precision(name: Precision, device: torch.device) -> Precision:
     """ "fp32" or "bf16"; "auto" takes bf16 where the hardware multiplies it faster than float32."""
     if name != "auto":
         return name

@@ -88,7 +88,7 @@ class EqualizedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight * self.scale, self.bias.view(-1)
+        weight, bias = self.weight * self.scale, self.bias.view(-1)  # a plain tensor, as the weight is
         if self.resample is not None:
             w = F.pad(weight, (1, 1, 1, 1))
             weight = w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from progan.config import TrainConfig, flat_fields, from_json, to_json
-from progan.errors import RunError
+from progan.device import pick_device, pick_precision
+from progan.errors import ConfigError, RunError
 from progan.files import write_json
 
 try:
@@ -43,50 +43,52 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Iterator[RunFolder]:
+def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Iterator[tuple[RunFolder, TrainConfig]]:
     """Make the folder of a new run, or enter that of a run of the same config, data and start; locked meanwhile.
 
-    Raises RunError naming the fields that differ, or when the folder is another's or another process is at work in it.
+    Gives the folder and the config as it will run: precision "auto" becomes what the run began with, so that a run
+    keeps its number format wherever it goes on. Raises RunError naming the fields that differ, or when the folder is
+    another's or another process is at work in it.
     """
     folder = RunFolder(out)
-    record = {"config": to_json(config), "data": data_hash, "init": init}
-    if out.exists() and not folder.config.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
     if folder.config.exists():
-        _check_same(folder.config, record)
+        config = _continued(folder.config, config, data_hash, init)
+    elif out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
+        raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
+    config = replace(config, precision=pick_precision(config.precision, pick_device(config.device)))
     try:
-        folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        folder.snapshots.mkdir(exist_ok=True)
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / ".lock").open("w")
     except OSError as error:
-        raise RunError(f"{out}: cannot be made ({error.strerror}); give --out another folder") from None
-    with (out / ".lock").open("w") as lock:
+        raise RunError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from None
+    with lock:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"{out}: another progan train is at work here; wait for it or stop it") from None
-        write_json(folder.config, record)
-        yield folder
+        write_json(folder.config, {"config": to_json(config), "data": data_hash, "init": init})
+        folder.checkpoints.mkdir(exist_ok=True)
+        folder.snapshots.mkdir(exist_ok=True)
+        yield folder, config
 
 
-def _check_same(path: Path, record: dict[str, Any]) -> None:
+def _continued(path: Path, config: TrainConfig, data_hash: str, init: str) -> TrainConfig:
+    """The config to go on with, or RunError naming what differs from the run's own."""
     try:
-        before = json.loads(path.read_text())
-        old = dict(flat_fields(from_json(TrainConfig, before["config"])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(path.read_text())
+        before = from_json(TrainConfig, record["config"])
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
-    new = dict(flat_fields(from_json(TrainConfig, record["config"])))
-    for name in ("data", "init"):
-        old[name], new[name] = before.get(name), record[name]
+    if config.precision == "auto":
+        config = replace(config, precision=before.precision)
+    old = dict(flat_fields(before)) | {"data": record.get("data"), "init": record.get("init")}
+    new = dict(flat_fields(config)) | {"data": data_hash, "init": init}
     differ = [
-        f"{name} was {old.get(name)} and is now {value}"
+        f"{name} was {old[name]} and is now {value}"
         for name, value in new.items()
-        if old.get(name) != value and name not in FREE_FIELDS
+        if old[name] != value and name not in FREE_FIELDS
     ]
     if differ:
         raise RunError(f"{path.parent}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
-
-
-def with_precision(config: TrainConfig, precision: str) -> TrainConfig:
-    """The config with "auto" settled, so that a run keeps its number format wherever it goes on."""
-    return config if config.precision != "auto" else replace(config, precision=precision)  # type: ignore[arg-type]
+    return config

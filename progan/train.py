@@ -15,13 +15,13 @@ from torch import Tensor
 
 from progan.config import LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
-from progan.device import autocast, pick_device, pick_precision
+from progan.device import autocast, pick_device
 from progan.errors import ConfigError
 from progan.generate import one_hot, sample
 from progan.images import fade_reals, make_grid, mirror, to_float
 from progan.losses import wgan_gp_d, wgan_gp_g
 from progan.rng import data_order, keyed_generator, latents
-from progan.run_folder import open_run, with_precision
+from progan.run_folder import open_run
 from progan.runlog import RunLog, duration
 from progan.schedule import Phase, Schedule
 from progan.state import TrainState, checkpoints, load_network, save_network
@@ -139,8 +139,7 @@ def train(config: TrainConfig, data: ImagePyramid, out: Path, init: Path | None 
     Raises RunError when `out` holds a run of another config or data set, or when training diverges.
     """
     device = pick_device(config.device)
-    config = with_precision(config, pick_precision(config.precision, device))
-    with open_run(out, config, data.hash, str(init or "")) as folder:
+    with open_run(out, config, data.hash, str(init or "")) as (folder, config):
         state = TrainState.create(config, device)
         if saved := checkpoints(folder.checkpoints):
             state.load(saved[-1])

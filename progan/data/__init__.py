@@ -1,0 +1,1 @@
+"""Data sets: the store that training reads, and the sources that fill it."""
