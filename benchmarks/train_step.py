@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
@@ -79,15 +80,27 @@ class Step:
         self.state = TrainState.create(config, device)
         self.phase = Schedule(config.schedule, px).at(0)
         self.reals_at = partial(read_reals, data, config, self.phase, device)
-        with FlopCounterMode(display=False) as counter:
+        with CountFlops() as counter:
             self.run()
-        self.flops = counter.get_total_flops()
+        self.flops = counter.total
 
     def run(self) -> None:
         train_step(self.state, self.reals_at, self.phase)
 
     def read(self) -> None:
         self.reals_at(self.state.nimg)
+
+
+class CountFlops(TorchDispatchMode):
+    """Floating-point operations of the convolutions and matrix products that run inside it."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        if count := flop_registry.get(func._overloadpacket):
+            self.total += count(*args, **(kwargs or {}), out_val=out)
+        return out
 
 
 def report(formats, pixels, device, steps, seconds, reading, peak) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -365,4 +366,6 @@ def _console() -> Any:
 
 def run() -> None:
     """The console command."""
+    # SIGTERM unwinds as Ctrl-C does, so that half-written data is cleared away; training handles both itself.
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
     sys.exit(main())

@@ -161,7 +161,7 @@ class Discriminator(nn.Module):
 def check_stage(config: NetworkConfig, resolution: int | None, alpha: float) -> int:
     """The working resolution, the default resolved; raises ConfigError outside the network's range."""
     if resolution is None:
-        return config.resolution
+        resolution = config.resolution
     if resolution not in config.resolutions:
         raise ConfigError(f"resolution: {resolution} is not one of {', '.join(map(str, config.resolutions))}")
     if not 0.0 <= alpha <= 1.0:

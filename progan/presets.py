@@ -97,6 +97,6 @@ PRESETS: dict[str, Preset] = {
             loss=LossConfig(gp_target=750.0, gp_norm_at="working"),
             mirror=False,
         ),
-        "CIFAR-10 with the paper's settings (appendix A.1, section 6.4)",
+        "CIFAR-10 with the paper's settings (appendix A.1, section 6.5)",
     ),
 }

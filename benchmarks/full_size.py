@@ -1,0 +1,117 @@
+"""What does the full 1024x1024 network cost on this machine: one training step, one generated image?
+
+Each part runs in a process of its own, so that its peak memory is its own. Prints JSON.
+
+    python benchmarks/full_size.py [--batch 4] [--resolution 1024]
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from train_step import cpu_name
+
+from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.device import pick_device, pick_precision
+from progan.plan import memory_bytes
+from progan.presets import PRESETS
+from progan.schedule import Schedule
+from progan.state import TrainState, save_network
+from progan.train import read_reals, train_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--resolution", type=int, default=1024)
+    parser.add_argument("--part", choices=["step", "generate"])
+    args = parser.parse_args()
+    if args.part:
+        part = {"step": step, "generate": generate}[args.part](args.resolution, args.batch)
+        part["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+        print(json.dumps(part))
+        return
+    result: dict[str, object] = {
+        "machine": f"{cpu_name()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
+        "resolution": args.resolution,
+    }
+    for name in ("generate", "step"):
+        command = [sys.executable, __file__, "--part", name, "--batch", str(args.batch)]
+        command += ["--resolution", str(args.resolution)]
+        result[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    print(json.dumps(result, indent=2))
+
+
+def step(resolution: int, batch: int) -> dict[str, object]:
+    """The first and the second step in the last phase of celebahq-1024-1gpu."""
+    config = PRESETS["celebahq-1024-1gpu"].config
+    device = pick_device("auto")
+    config = replace(
+        config,
+        g=replace(config.g, resolution=resolution),
+        d=replace(config.d, resolution=resolution),
+        schedule=replace(config.schedule, batch={4: batch}),
+        precision=pick_precision("auto", device),
+    )
+    schedule = Schedule(config.schedule, resolution)
+    with tempfile.TemporaryDirectory() as folder:
+        data = noise(Path(folder) / "data", resolution, batch)
+        state = TrainState.create(config, device)
+        state.nimg = schedule.first_full_nimg()
+        seconds = []
+        for _ in range(2):
+            phase = schedule.at(state.nimg)
+            start = time.perf_counter()
+            terms = train_step(state, partial(read_reals, data, config, phase, device), phase)
+            losses = {name: round(float(term), 4) for name, term in terms.items()}
+            seconds.append(round(time.perf_counter() - start, 1))
+    return {
+        "batch": batch,
+        "precision": config.precision,
+        "seconds": seconds,
+        "losses": losses,
+        "estimated_gib": round(memory_bytes(config, resolution, batch) / 2**30, 2),
+    }
+
+
+def generate(resolution: int, batch: int) -> dict[str, object]:
+    """One image through the command line, weights file included."""
+    from progan.cli import main as progan
+
+    config = replace(PRESETS["celebahq-1024-1gpu"].config, seed=1)
+    with tempfile.TemporaryDirectory() as folder:
+        state = TrainState.create(
+            replace(config, g=replace(config.g, resolution=resolution), d=replace(config.d, resolution=resolution)),
+            torch.device("cpu"),
+        )
+        weights = Path(folder) / "generator.safetensors"
+        save_network(weights, state.g_ema)
+        del state
+        start = time.perf_counter()
+        sys.stdout, stdout = sys.stderr, sys.stdout
+        code = progan(["generate", str(weights), "--seeds", "0", "--out", str(Path(folder) / "images")])
+        sys.stdout = stdout
+        seconds = time.perf_counter() - start
+        size = (Path(folder) / "images" / "seed0000.png").stat().st_size
+    return {"exit_code": code, "seconds": round(seconds, 1), "png_bytes": size}
+
+
+def noise(path: Path, resolution: int, count: int) -> ImagePyramid:
+    rng = np.random.default_rng(0)
+    with PyramidWriter(path, resolution=resolution, channels=3, source={"kind": "random"}) as writer:
+        for _ in range(count):
+            writer.append(box_pyramid(rng.integers(0, 256, (3, resolution, resolution), dtype=np.uint8)))
+    return ImagePyramid.open(path)
+
+
+if __name__ == "__main__":
+    main()
