@@ -1,5 +1,6 @@
 """Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
 
+from functools import lru_cache
 from math import sqrt
 from typing import Any
 
@@ -88,19 +89,30 @@ class EqualizedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = self.weight * self.scale, self.bias.view(-1)  # a plain tensor, as the weight is
+        kernel, bias = self.weight * self.scale, self.bias.view(-1)  # a plain tensor, as the kernel is
         if self.resample is not None:
-            w = F.pad(weight, (1, 1, 1, 1))
-            weight = w[..., 1:, 1:] + w[..., :-1, 1:] + w[..., 1:, :-1] + w[..., :-1, :-1]
+            with torch.autocast(x.device.type, enabled=False):
+                spread = spread_matrix(self.resample, x.device).to(kernel.dtype)
+                kernel = (kernel.flatten(2) @ spread).unflatten(2, (4, 4))
+        if self.resample == "up":
+            kernel = kernel.transpose(0, 1)  # a transposed convolution wants [in, out, k, k]
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-        if self.resample == "up":
-            # A transposed convolution walks its kernel backwards, and wants [in, out, k, k].
-            return _Convolution.apply(x, weight.flip(2, 3).transpose(0, 1), bias, 2, True)
-        if self.resample == "down":
-            return _Convolution.apply(x, weight / 4, bias, 2, False)
-        return _Convolution.apply(x, weight, bias, 1, False)
+            x, kernel, bias = x.to(dtype), kernel.to(dtype), bias.to(dtype)
+        # Without it the format of a gradient decides that of all before it, and slow paths follow.
+        kernel = kernel.contiguous(memory_format=torch.channels_last)
+        return _Convolution.apply(x, kernel, bias, 1 if self.resample is None else 2, self.resample == "up")
+
+
+@lru_cache(maxsize=8)
+def spread_matrix(resample: str, device: torch.device) -> Tensor:
+    """The linear map from a 3x3 kernel to the 4x4 one that also resamples: float32 [9, 16], both row by row.
+
+    The sum of four copies shifted by one pixel; a quarter of it for "down", which takes a mean; turned around for "up",
+    since a transposed convolution walks its kernel backwards.
+    """
+    copies = F.conv_transpose2d(torch.eye(9).view(9, 1, 3, 3), torch.ones(1, 1, 2, 2))
+    return (copies.flip(2, 3) if resample == "up" else copies / 4).flatten(1).to(device)
 
 
 class _Convolution(torch.autograd.Function):

@@ -3,8 +3,9 @@
 import json
 import math
 import time
+from io import RawIOBase
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from PIL import Image
 from rich.console import Console
@@ -32,7 +33,8 @@ class RunLog:
         self.total = state.config.schedule.total_nimg
         for path in (folder.stats, folder.timing):
             cut_after(path, state.nimg)
-        self.stats, self.timing, self.log = (path.open("a") for path in (folder.stats, folder.timing, folder.log))
+        paths = (folder.stats, folder.timing, folder.log)
+        self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
         self.progress = Progress(
             TextColumn("{task.fields[phase]}"),
             BarColumn(),
@@ -107,10 +109,14 @@ class RunLog:
         left = (self.total - self.state.nimg) / rate if rate else math.inf
         return f"{recent or rate:.0f} img/s  {duration(left)} left at this run's mean speed"
 
-    @staticmethod
-    def _line(file: TextIO, text: str) -> None:
-        file.write(text + "\n")
-        file.flush()
+    def _line(self, file: RawIOBase, text: str) -> None:
+        try:
+            file.write(text.encode() + b"\n")
+        except OSError as error:
+            raise RunError(
+                f"{self.folder.path}: cannot be written ({error.strerror}); free some space, then the same command"
+                f" continues at the last checkpoint"
+            ) from None
 
 
 def title(phase: Phase) -> str:

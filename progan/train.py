@@ -15,7 +15,7 @@ from torch import Tensor
 
 from progan.config import LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
-from progan.device import autocast, pick_device
+from progan.device import autocast, keep_freed_memory, pick_device
 from progan.errors import ConfigError
 from progan.generate import one_hot, sample
 from progan.images import fade_reals, make_grid, mirror, to_float
@@ -139,6 +139,8 @@ def train(config: TrainConfig, data: ImagePyramid, out: Path, init: Path | None 
     Raises RunError when `out` holds a run of another config or data set, or when training diverges.
     """
     device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     with open_run(out, config, data.hash, str(init or "")) as (folder, config):
         state = TrainState.create(config, device)
         if saved := checkpoints(folder.checkpoints):
