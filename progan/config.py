@@ -1,6 +1,7 @@
 """Frozen configurations: the Python API, the command line and the saved JSON are these same fields."""
 
 import dataclasses
+import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -160,7 +161,7 @@ class ScheduleConfig:
                 raise ConfigError(f"{name}: {print_per_resolution(values)} says nothing about 4x4; begin with 4:...")
             for resolution, value in values.items():
                 check_resolution(name, resolution)
-                if not value > 0 or (name == "batch" and value != int(value)):
+                if not 0 < value < math.inf or (name == "batch" and value != int(value)):
                     raise ConfigError(f"{name}: {value} is not allowed; use a number above 0")
 
 
@@ -268,6 +269,8 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return from_json(hint, value, where)  # type: ignore[arg-type]
     if get_origin(hint) is dict and isinstance(value, dict):
         kind = get_args(hint)[1]
+        if not all(str(key).isdecimal() for key in value):
+            raise ConfigError(f"{where}: {value!r} is not of type {hint}")
         return {_decode(int, int(key), where): _decode(kind, item, where) for key, item in value.items()}
     if get_origin(hint) is Literal:
         return value  # the configuration checks its own choices

@@ -15,3 +15,11 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder, a checkpoint or a weights file cannot be used as it is."""
+
+
+class Stopped(Exception):
+    """A signal ended the training after a checkpoint; `signum` says which."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"signal {signum}")
+        self.signum = signum

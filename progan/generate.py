@@ -10,7 +10,7 @@ from torch import Tensor
 
 from progan.device import pick_device
 from progan.errors import ConfigError
-from progan.images import make_grid, nearest_up, to_pil, to_uint8
+from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
 from progan.networks import Generator, check_stage
 from progan.rng import latents
 from progan.run_folder import RunFolder
@@ -101,18 +101,21 @@ def write_images(
     g.to(pick_device(device)).requires_grad_(False)
     z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out: {out} cannot be made a folder ({error.strerror}); choose another") from None
     cells, done = [], 0
     for images in batches(g, z, labels, resolution=resolution, alpha=alpha):
         for image in images:
             seed, label = jobs[done]
             name = f"seed{seed:04d}" + ("" if classes is None else f"-class{label}")
-            to_pil(image).save(out / f"{name}.png")
+            write_png(out / f"{name}.png", to_pil(image))
             done += 1
         if grid is not None:
             cells.append(images)
     if grid is not None:
-        make_grid(np.concatenate(cells), *grid).save(out / "grid.png")
+        write_png(out / "grid.png", make_grid(np.concatenate(cells), *grid))
     return done
 
 

@@ -1,13 +1,14 @@
 """Dynamic range, box-down, nearest-up, fades and picture grids."""
 
-import io
-from math import ceil, sqrt
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from progan.files import write_whole
 
 
 def to_float(images: Tensor) -> Tensor:
@@ -45,12 +46,6 @@ def mirror(images: np.ndarray, flips: np.ndarray) -> np.ndarray:
     return np.where(flips[:, None, None, None], images[..., ::-1], images)
 
 
-def grid_shape(count: int) -> tuple[int, int]:
-    """Columns and rows of the squarest grid that holds `count` images."""
-    columns = ceil(sqrt(count))
-    return columns, ceil(count / columns)
-
-
 def make_grid(images: np.ndarray, columns: int, rows: int, scale: int = 1) -> Image.Image:
     """One picture of `columns` x `rows` images, row by row, each pixel `scale` pixels wide; missing cells are black.
 
@@ -70,8 +65,6 @@ def to_pil(image: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def png_bytes(picture: Image.Image) -> bytes:
-    """The picture as a PNG file's bytes."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
+def write_png(path: Path, picture: Image.Image) -> None:
+    """Write a PNG file, whole or not at all."""
+    write_whole(path, lambda file: picture.save(file, format="PNG"))

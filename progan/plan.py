@@ -43,6 +43,27 @@ def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:
     return count(g), count(d)
 
 
+def seconds_left(config: TrainConfig, nimg: int, img_per_s: float) -> float:
+    """Time to the end of the run, from the speed at `nimg` and the work that each later resolution takes."""
+    schedule = Schedule(config.schedule, config.g.resolution)
+    now = schedule.at(min(nimg, config.schedule.total_nimg - 1)).resolution
+    work = sum(
+        max(0, span.stop_nimg - max(nimg, span.start_nimg)) * image_work(config, span.resolution)
+        for span in schedule.phases()
+    )
+    return work / (image_work(config, now) * img_per_s)
+
+
+def image_work(config: TrainConfig, resolution: int) -> int:
+    """Multiplies that one image costs D at a resolution, and those of the 8x8 block for what is not multiplying."""
+
+    def multiplies(r: int) -> int:
+        maps, half = config.d.fmaps_at(r), config.d.fmaps_at(max(4, r // 2))
+        return r * r * maps * (9 * maps + 4 * half)
+
+    return sum(multiplies(r) for r in config.d.resolutions if r <= resolution) + multiplies(8)
+
+
 def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
     """Peak memory of a training step, estimated: weights with gradients, Adam and average, and D's activations.
 

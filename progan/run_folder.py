@@ -67,6 +67,8 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise RunError(f"{out}: another progan train is at work here; wait for it or stop it") from None
+        for half in out.rglob(".*.partial"):  # what a killed process was writing
+            half.unlink()
         write_json(folder.config, {"config": to_json(config), "data": data_hash, "init": init})
         folder.checkpoints.mkdir(exist_ok=True)
         folder.snapshots.mkdir(exist_ok=True)

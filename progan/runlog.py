@@ -1,7 +1,9 @@
 """What a run writes down and shows while it works: stats, times, log lines, pictures, one progress display."""
 
+import errno
 import json
 import math
+import os
 import time
 from io import RawIOBase
 from types import TracebackType
@@ -14,7 +16,8 @@ from torch import Tensor
 
 from progan.errors import RunError
 from progan.files import write_whole
-from progan.images import png_bytes
+from progan.images import write_png
+from progan.plan import seconds_left
 from progan.run_folder import RunFolder
 from progan.schedule import Phase
 from progan.state import TrainState
@@ -46,8 +49,7 @@ class RunLog:
         )
         self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
         self.clock = self.tick_clock = self.shown = time.perf_counter()
-        self.tick_nimg = self.start_nimg = state.nimg
-        self.start_clock = self.clock
+        self.tick_nimg = state.nimg
 
     def __enter__(self) -> "RunLog":
         self.progress.start()
@@ -85,33 +87,33 @@ class RunLog:
         now = time.perf_counter()
         speed = (state.nimg - self.tick_nimg) / (now - self.tick_clock)
         self._line(self.timing, json.dumps({"nimg": state.nimg, "seconds": state.seconds, "img_per_s": speed}))
+        progress = f"{state.nimg / 1000:8.1f} kimg  {title(phase)}  {self._speed()}"
         self.tick_nimg, self.tick_clock = state.nimg, now
         losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
-        self._line(self.log, f"{title(phase)}  {state.nimg / 1000:.1f} kimg  {self._speed()}  {losses}")
+        self._line(self.log, f"{progress}  {losses}")
         if not self.console.is_terminal:
-            self.console.print(f"{state.nimg / 1000:8.1f} kimg  {title(phase)}  {self._speed()}", highlight=False)
+            self.console.print(progress, highlight=False)
         state.sums, state.steps = {}, 0
 
     def say(self, text: str) -> None:
         """A line for the log and the screen."""
         self._line(self.log, text)
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)
 
     def picture(self, name: str, picture: Image.Image) -> None:
         """Write a picture into the run's folder, whole or not at all."""
-        data = png_bytes(picture)
-        write_whole(self.folder.path / name, lambda file: file.write(data))  # type: ignore[arg-type]
+        write_png(self.folder.path / name, picture)
 
     def _speed(self) -> str:
-        shown = self.state.nimg - self.start_nimg
-        rate = shown / max(time.perf_counter() - self.start_clock, 1e-9)
-        recent = (self.state.nimg - self.tick_nimg) / max(time.perf_counter() - self.tick_clock, 1e-9)
-        left = (self.total - self.state.nimg) / rate if rate else math.inf
-        return f"{recent or rate:.0f} img/s  {duration(left)} left at this run's mean speed"
+        speed = (self.state.nimg - self.tick_nimg) / max(time.perf_counter() - self.tick_clock, 1e-9)
+        left = seconds_left(self.state.config, self.state.nimg, speed) if speed else math.inf
+        return f"{speed:.0f} img/s  {duration(left)} left"
 
     def _line(self, file: RawIOBase, text: str) -> None:
+        line = text.encode() + b"\n"
         try:
-            file.write(text.encode() + b"\n")
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise RunError(
                 f"{self.folder.path}: cannot be written ({error.strerror}); free some space, then the same command"

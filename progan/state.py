@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,17 @@ from progan.networks import Discriminator, Generator
 from progan.rng import keyed_generator
 
 CHECKPOINT_FORMAT = 1
+# What reading a damaged file may raise.
+DAMAGES = (
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+)
 KEPT_CHECKPOINTS = 2  # the newest, and the one before in case a disk fails under it
 NETWORKS: dict[str, tuple[type, Any]] = {
     "generator": (Generator, GeneratorConfig),
@@ -104,6 +116,9 @@ class TrainState:
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same config; raises RunError when the file is no whole checkpoint."""
         try:
+            with zipfile.ZipFile(path) as file:  # torch.load checks no checksums
+                if bad := file.testzip():
+                    raise ValueError(f"{bad} is damaged")
             record = torch.load(path, map_location="cpu", weights_only=True)
             if record["format"] != CHECKPOINT_FORMAT:
                 raise RunError(f"{path}: checkpoint format {record['format']} is not {CHECKPOINT_FORMAT}")
@@ -115,7 +130,7 @@ class TrainState:
             raise
         except FileNotFoundError:
             raise RunError(f"{path}: no such file; give a checkpoint of a run") from None
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except DAMAGES as error:
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise RunError(
                 f"{path}: not a whole checkpoint of this run ({reason}); delete it to continue from the one before"
@@ -161,14 +176,14 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("progan", "null"))
-            if about is None or about.get("kind") != kind:
+            if not isinstance(about, dict) or about.get("kind") != kind:
                 raise RunError(f"{path}: these are not the weights of a progan {kind}")
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         network = cls(from_json(config_cls, about.pop("config")))
         network.load_state_dict(tensors)
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; give the weights of a {kind}") from None
-    except (SafetensorError, OSError, ValueError, ConfigError, RuntimeError, KeyError) as error:
+    except (SafetensorError, ConfigError, *DAMAGES) as error:
         reason = str(error).strip().splitlines()[0]
         raise RunError(f"{path}: cannot be read as the weights of a progan {kind} ({reason})") from None
     return network, about

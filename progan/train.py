@@ -16,7 +16,7 @@ from torch import Tensor
 from progan.config import LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import autocast, keep_freed_memory, pick_device
-from progan.errors import ConfigError
+from progan.errors import ConfigError, Stopped
 from progan.generate import one_hot, sample
 from progan.images import fade_reals, make_grid, mirror, to_float
 from progan.losses import wgan_gp_d, wgan_gp_g
@@ -27,14 +27,6 @@ from progan.schedule import Phase, Schedule
 from progan.state import TrainState, checkpoints, load_network, save_network
 
 Reals = tuple[Tensor, Tensor | None]
-
-
-class Stopped(Exception):
-    """A signal ended the training after a checkpoint; `signum` says which."""
-
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"signal {signum}")
-        self.signum = signum
 
 
 def train_step(state: TrainState, reals_at: Callable[[int], Reals], phase: Phase) -> dict[str, Tensor]:
@@ -141,12 +133,13 @@ def train(config: TrainConfig, data: ImagePyramid, out: Path, init: Path | None 
     device = pick_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
+    started = None if init is None else load_networks(init)  # before the folder is begun
     with open_run(out, config, data.hash, str(init or "")) as (folder, config):
         state = TrainState.create(config, device)
         if saved := checkpoints(folder.checkpoints):
             state.load(saved[-1])
-        elif init is not None:
-            start_from(state, init)
+        elif started is not None:
+            start_from(state, started)
         with RunLog(folder, state) as log:
             _loop(state, data, device, log)
     return state
@@ -157,12 +150,12 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, log: RunL
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     preview = Preview(config, data)
     log.say(
-        f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:.0f} kimg"
+        f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
     if not (folder.path / "reals.png").exists():
-        log.picture("reals.png", preview.reals())
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state, schedule))
+        log.picture("reals.png", preview.reals())  # last: its absence says that the run has not begun
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg
@@ -176,13 +169,12 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, log: RunL
                 save_network(
                     folder.snapshots / f"generator-{state.nimg:09d}.safetensors", state.g_ema, **stage(state, schedule)
                 )
-            if done:
-                save_network(folder.generator, state.g_ema, **stage(state, schedule))
             if crossed(config.checkpoint_nimg, before, state.nimg) or done or stopped:
                 state.save(folder.checkpoints)
             if stopped and not done:
                 log.say(f"stopped at {state.nimg / 1000:.1f} kimg and saved; the same command continues")
                 raise Stopped(stopped[0])
+    save_network(folder.generator, state.g_ema, **stage(state, schedule))
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
 
 
@@ -192,14 +184,18 @@ def stage(state: TrainState, schedule: Schedule) -> dict[str, float]:
     return {"nimg": state.nimg, "resolution": phase.resolution, "alpha": phase.alpha}
 
 
-def start_from(state: TrainState, init: Path) -> None:
-    """Take over g, d and generator (the moving average) of a folder; training goes on fully grown."""
-    for name, network in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
-        kind = "discriminator" if name == "d" else "generator"
-        other, _ = load_network(init / f"{name}.safetensors", kind)
-        if other.config != network.config:
-            raise ConfigError(f"init: {init / name}.safetensors is of {other.config}, not of {network.config}")
-        network.load_state_dict(other.state_dict())
+def load_networks(folder: Path) -> dict[str, Any]:
+    """g, d and generator (the average) of a folder made by `progan import`; raises RunError if one is missing."""
+    kinds = {"g": "generator", "d": "discriminator", "generator": "generator"}
+    return {name: load_network(folder / f"{name}.safetensors", kind)[0] for name, kind in kinds.items()}
+
+
+def start_from(state: TrainState, networks: dict[str, Any]) -> None:
+    """Take over g, d and generator (the moving average); training goes on at the first image of the last phase."""
+    for name, own in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
+        if networks[name].config != own.config:
+            raise ConfigError(f"init: {name}.safetensors is of {networks[name].config}, the run of {own.config}")
+        own.load_state_dict(networks[name].state_dict())
     state.nimg = Schedule(state.config.schedule, state.config.g.resolution).first_full_nimg()
 
 

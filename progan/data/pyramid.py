@@ -96,7 +96,7 @@ class ImagePyramid:
     def read(self, indices: np.ndarray, resolution: int) -> np.ndarray:
         """Copy the images `indices` (int64 [n], 0 <= index < count) at `resolution`: uint8 [n, C, r, r]."""
         if resolution not in self._images:
-            raise DataError(f"{self.path}: has no resolution {resolution}; it holds {_listed(self.resolutions)}")
+            raise DataError(f"{self.path}: has no resolution {resolution}; it holds {self.resolutions}")
         images: np.ndarray = self._images[resolution][np.asarray(indices)]
         return images
 
@@ -174,7 +174,7 @@ class PyramidWriter:
         """Add one image: {r: uint8 [C, r, r]} for every resolution, as `box_pyramid` makes it, and its class index."""
         names = self._facts["label_names"]
         if sorted(levels) != self._resolutions:
-            raise DataError(f"{self.out}: needs levels {_listed(self._resolutions)}, got {_listed(sorted(levels))}")
+            raise DataError(f"{self.out}: needs levels {self._resolutions}, got {sorted(levels)}")
         if names is not None and (label is None or not 0 <= label < len(names)):
             raise DataError(f"{self.out}: label {label} is outside 0..{len(names) - 1}")
         with _disk_errors(self.out):
@@ -268,10 +268,6 @@ def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
     length = HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers)) or "none"
 
 
 def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:

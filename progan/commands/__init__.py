@@ -1,0 +1,1 @@
+"""The commands of `progan`: one class each, whose fields are its flags."""

@@ -1,0 +1,69 @@
+"""`progan generate`."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from progan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Write images of a trained generator: one PNG per seed, and a grid on request."""
+
+    source: Positional[Path]
+    """Run folder, or a .safetensors file."""
+    out: Path
+    """Folder for the pictures."""
+    seeds: str = "0-63"
+    """Which images: 0-63,100."""
+    grid: str | None = None
+    """Also one picture of COLUMNSxROWS images, as 8x8."""
+    resolution: int | None = None
+    """Pixels; by default as far as the network has grown."""
+    alpha: float | None = None
+    """Weight of the newest block, 0 to 1; by default as far as it has faded in."""
+    labels: str | None = None
+    """Classes for a network with labels, 0-9 or 3: one image per seed and class; by default the seed decides."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def run(self) -> None:
+        from progan.generate import write_images
+
+        seeds = parse_numbers("--seeds", self.seeds)
+        classes = None if self.labels is None else parse_numbers("--labels", self.labels)
+        grid = None if self.grid is None else parse_grid(self.grid)
+        written = write_images(
+            self.source,
+            self.out,
+            seeds,
+            classes=classes,
+            grid=grid,
+            resolution=self.resolution,
+            alpha=self.alpha,
+            device=self.device,
+        )
+        Console().print(f"{written} pictures in {self.out}" + ("; the grid is grid.png" if grid else ""))
+
+
+def parse_numbers(name: str, text: str) -> list[int]:
+    """'0-3,100' -> [0, 1, 2, 3, 100]; raises ConfigError for anything else."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            raise ConfigError(f"{name}: {text!r} is not a list of numbers and rising ranges such as 0-63,100")
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return numbers
+
+
+def parse_grid(text: str) -> tuple[int, int]:
+    """'8x4' -> (8, 4): columns and rows; raises ConfigError for anything else."""
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise ConfigError(f"--grid: {text!r} is not COLUMNSxROWS such as 8x8")
+    return int(match[1]), int(match[2])

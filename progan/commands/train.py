@@ -1,0 +1,123 @@
+"""`progan train`."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from rich.console import Console
+from tyro.conf import arg
+
+from progan.config import TrainConfig, check_resolution, parse_per_resolution
+from progan.errors import ConfigError
+from progan.presets import PRESETS
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train on a data set, or continue: the same command goes on where the run stopped."""
+
+    config: Annotated[TrainConfig, arg(name="")]
+    data: Path | None = None
+    """Data set made by `progan data create`."""
+    out: Path | None = None
+    """Folder of the run; made if it is not there, continued if it is."""
+    preset: str = "demo"
+    """Where the defaults come from: demo, paper-128, celebahq-1024, celebahq-1024-1gpu, celebahq-1024-8gpu, cifar10."""
+    resolution: int | None = None
+    """Full resolution of both networks in pixels."""
+    total_kimg: float | None = None
+    """Thousand real images of the whole run."""
+    stable_kimg: float | None = None
+    """Thousand images at each resolution before the next block enters."""
+    fade_kimg: float | None = None
+    """Thousand images during which a block fades in."""
+    checkpoint_kimg: float | None = None
+    """Thousand images between checkpoints."""
+    snapshot_kimg: float | None = None
+    """Thousand images between picture grids."""
+    batch: str | None = None
+    """Images per minibatch: 16, or from a resolution up: 4:64,32:16."""
+    lr: str | None = None
+    """Adam's learning rate for G and D: 0.001, or from a resolution up: 4:0.001,1024:0.0015."""
+    init: Path | None = None
+    """Folder made by `progan import`: start from its networks, fully grown."""
+    dry_run: bool = False
+    """Print the phases as a table and exit."""
+
+    def run(self) -> None:
+        from progan.data.pyramid import ImagePyramid
+        from progan.train import fit_to_data, train
+
+        config = self.settled()
+        if self.init is not None:
+            config = _networks_of(config, self.init)
+        data = None if self.data is None else ImagePyramid.open(self.data)
+        if data is not None:
+            config = fit_to_data(config, data)
+        if self.dry_run:
+            from progan.plan import plan_table
+
+            Console().print(plan_table(config))
+            return
+        if data is None or self.out is None:
+            missing = "--data" if data is None else "--out"
+            raise ConfigError(f"{missing}: is needed to train; only --dry-run goes without")
+        train(config, data, self.out, self.init)
+
+    def settled(self) -> TrainConfig:
+        """The preset with the plain flags applied."""
+        config = self.config
+        nimg = {
+            name: _nimg(f"--{name}-kimg".replace("_", "-"), value)
+            for name, value in (("total", self.total_kimg), ("stable", self.stable_kimg), ("fade", self.fade_kimg))
+            if value is not None
+        }
+        changes: dict[str, Any] = {f"{name}_nimg": value for name, value in nimg.items()}
+        if self.batch is not None:
+            changes["batch"] = _per_resolution("--batch", self.batch, int)
+        if self.lr is not None:
+            changes["g_lr"] = changes["d_lr"] = _per_resolution("--lr", self.lr, float)
+        config = replace(config, schedule=replace(config.schedule, **changes))
+        if self.resolution is not None:
+            check_resolution("--resolution", self.resolution)
+            networks = {name: replace(getattr(config, name), resolution=self.resolution) for name in ("g", "d")}
+            config = replace(config, **networks)
+        if self.checkpoint_kimg is not None:
+            config = replace(config, checkpoint_nimg=_nimg("--checkpoint-kimg", self.checkpoint_kimg))
+        if self.snapshot_kimg is not None:
+            config = replace(config, snapshot_nimg=_nimg("--snapshot-kimg", self.snapshot_kimg))
+        return config
+
+
+def preset_config(argv: list[str]) -> TrainConfig:
+    """The config that --preset names, before the other flags are read; the demo's without one."""
+    name = "demo"
+    for i, word in enumerate(argv):
+        if word == "--preset" and i + 1 < len(argv):
+            name = argv[i + 1]
+        elif word.startswith("--preset="):
+            name = word.removeprefix("--preset=")
+    if name not in PRESETS:
+        raise ConfigError(f"--preset: {name!r} is not known; use one of {', '.join(PRESETS)}")
+    return PRESETS[name].config
+
+
+def _networks_of(config: TrainConfig, init: Path) -> TrainConfig:
+    from progan.train import load_networks
+
+    networks = load_networks(init)
+    return replace(config, g=networks["g"].config, d=networks["d"].config)
+
+
+def _nimg(name: str, kimg: float) -> int:
+    if not 0 <= kimg < math.inf:
+        raise ConfigError(f"{name}: {kimg} is not allowed; use 0 or more thousand images")
+    return round(kimg * 1000)
+
+
+def _per_resolution(name: str, text: str, kind: type) -> dict[int, Any]:
+    try:
+        return parse_per_resolution(text, kind)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None

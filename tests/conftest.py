@@ -1,0 +1,79 @@
+"""Small data sets and small runs that every test can afford."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
+from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+
+MakeData = Callable[..., ImagePyramid]
+MakeConfig = Callable[..., TrainConfig]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Tiny networks gain nothing from threads, and lose much when the machine is busy."""
+    torch.set_num_threads(1)
+
+
+def write_data(
+    path: Path, *, count: int = 13, resolution: int = 16, channels: int = 3, labels: int = 0, seed: int = 0
+) -> ImagePyramid:
+    """A data set of random images: each its own colour, with noise; image i has the label i % labels."""
+    rng = np.random.default_rng(seed)
+    names = [f"class{i}" for i in range(labels)] or None
+    with PyramidWriter(
+        path, resolution=resolution, channels=channels, label_names=names, source={"kind": "test"}
+    ) as writer:
+        for i in range(count):
+            colour = rng.integers(40, 216, (channels, 1, 1))
+            noise = rng.integers(-40, 40, (channels, resolution, resolution))
+            writer.append(box_pyramid((colour + noise).astype(np.uint8)), i % labels if labels else None)
+    return ImagePyramid.open(path)
+
+
+@pytest.fixture
+def make_data(tmp_path: Path) -> MakeData:
+    """make_data(name="data", **what) -> ImagePyramid in the test's own folder."""
+    return lambda name="data", **what: write_data(tmp_path / name, **what)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> ImagePyramid:
+    """One data set at 16x16 for all; only to be read."""
+    return write_data(tmp_path_factory.mktemp("data") / "data")
+
+
+@pytest.fixture
+def make_config() -> MakeConfig:
+    """make_config(resolution=16, schedule={...}, g={...}, d={...}, **fields) -> a tiny TrainConfig, float32, CPU."""
+
+    def make(
+        *,
+        resolution: int = 16,
+        schedule: dict[str, Any] | None = None,
+        g: dict[str, Any] | None = None,
+        d: dict[str, Any] | None = None,
+        **fields: Any,
+    ) -> TrainConfig:
+        shape = {"resolution": resolution, "fmap_base": 32, "fmap_max": 16}
+        growth = {"stable_nimg": 16, "fade_nimg": 16, "total_nimg": 96, "batch": {4: 4}}
+        config = TrainConfig(
+            g=GeneratorConfig(**{**shape, **(g or {})}),
+            d=DiscriminatorConfig(**{**shape, **(d or {})}),
+            schedule=ScheduleConfig(**{**growth, **(schedule or {})}),
+            precision="fp32",
+            device="cpu",
+            tick_nimg=8,
+            snapshot_nimg=32,
+            checkpoint_nimg=16,
+        )
+        return replace(config, **fields)
+
+    return make

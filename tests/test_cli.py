@@ -1,0 +1,316 @@
+"""The command line: a mistake costs one sentence, exit code 2 and nothing else."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import progan.train
+from progan.cli import main
+from progan.commands.generate import parse_grid, parse_numbers
+from progan.config import TrainConfig
+from progan.data.pyramid import ImagePyramid
+from progan.errors import ConfigError
+from progan.presets import PRESETS
+from progan.schedule import Schedule
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    try:
+        code = main([str(word) for word in argv])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one sentence with which a command is refused."""
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("progan: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+def console(*argv: object) -> subprocess.CompletedProcess[str]:
+    """The real console command."""
+    script = Path(sys.executable).parent / "progan"
+    command = [str(script)] if script.exists() else [sys.executable, "-c", "from progan.cli import run; run()"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run([*command, *map(str, argv)], capture_output=True, text=True, env=environment, timeout=120)
+
+
+SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision", "fp32", "--device", "cpu")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--resolution", 48], "--resolution: 48 is not a power of two from 4 up"),
+        (["--resolution", 64], "the data set goes up to 16x16; pass --resolution 16 or make a larger data set"),
+        (["--preset", "paper-128"], "the networks make 128x128 images and the data set goes up to 16x16"),
+        (["--preset", "mine"], "--preset: 'mine' is not known; use one of demo, paper-128, celebahq-1024"),
+        (["--preset=mine"], "--preset: 'mine' is not known"),
+        (["--batch", 0], "batch: 0 is not allowed"),
+        (["--batch", "-4"], "batch: -4 is not allowed"),
+        (["--batch", "many"], "--batch: 'many' is neither a number nor a list such as 4:128,32:64"),
+        (["--batch", "8:16"], "batch: 8:16 says nothing about 4x4"),
+        (["--lr", 0], "lr: 0.0 is not allowed"),
+        (["--lr", "nan"], "lr: nan is not allowed"),
+        (["--total-kimg", 0], "total_nimg: 0 is not allowed; use 1 or more"),
+        (["--total-kimg", "-1"], "--total-kimg: -1.0 is not allowed"),
+        (["--total-kimg", "nan"], "--total-kimg: nan is not allowed"),
+        (["--total-kimg", "inf"], "--total-kimg: inf is not allowed"),
+        (["--stable-kimg", "-1"], "--stable-kimg: -1.0 is not allowed"),
+        (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
+        (["--device", "toaster"], "device: 'toaster' is not on this machine"),
+        (["--init", "nowhere"], "nowhere/g.safetensors: no such file"),
+        (["--data", "nowhere"], "nowhere: no such folder; create a data set with `progan data create`"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_begins(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path, flags: list[object], sentence: str
+) -> None:
+    out = tmp_path / "run"
+    start = [] if "--data" in flags else ["--data", data.path]
+    if "--resolution" not in flags and "--preset" not in flags:
+        start += ["--resolution", 16]
+    assert sentence in refused(capsys, "train", *start, "--out", out, *flags)
+    assert not out.exists()
+
+
+def test_a_run_needs_data_and_a_folder(capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path) -> None:
+    assert "--data: is needed to train" in refused(capsys, "train", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "--out: is needed to train" in refused(capsys, "train", "--data", data.path, "--resolution", 16)
+
+
+def test_a_folder_that_is_anothers_stays_untouched(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path
+) -> None:
+    file, full = tmp_path / "file", tmp_path / "full"
+    file.write_text("mine")
+    full.mkdir()
+    (full / "letter.txt").write_text("mine")
+    for out in (file, full):
+        assert f"{out}: is not empty and holds no run" in refused(
+            capsys, "train", "--data", data.path, "--out", out, *SMALL
+        )
+    assert file.read_text() == "mine"
+    assert [path.name for path in full.iterdir()] == ["letter.txt"]
+    assert "cannot be written" in refused(capsys, "train", "--data", data.path, "--out", file / "run", *SMALL)
+
+
+def test_a_folder_of_a_broken_run_is_refused(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for text in ("", "{", "[]", "{}", '{"config": {"nothing": 1}}'):
+        out.mkdir(exist_ok=True)
+        (out / "config.json").write_text(text)
+        assert "config.json: cannot be read" in refused(capsys, "train", "--data", data.path, "--out", out, *SMALL)
+        assert (out / "config.json").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--seeds", "5-3"], "--seeds: '5-3' is not a list of numbers and rising ranges such as 0-63,100"),
+        (["--seeds", "one"], "--seeds: 'one' is not a list"),
+        (["--seeds", ""], "--seeds: '' is not a list"),
+        (["--grid", "8"], "--grid: '8' is not COLUMNSxROWS such as 8x8"),
+        (["--grid", "0x8"], "--grid: '0x8' is not COLUMNSxROWS"),
+        (["--labels", "a"], "--labels: 'a' is not a list"),
+        ([], "nowhere: no such file"),
+    ],
+)
+def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, flags: list[object], sentence: str
+) -> None:
+    assert sentence in refused(capsys, "generate", tmp_path / "nowhere", "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["paint"], "paint"),
+        (["train", "--nothing", "1"], "--nothing"),
+        (["train", "--g.nothing", "1"], "--g.nothing"),
+        (["train", "--seed", "abc"], "abc"),
+        (["train", "--precision", "fp8"], "fp8"),
+        (["train", "--schedule.batch", "x"], "--schedule.batch"),
+        (["generate"], "Run folder, or a .safetensors file"),
+        ([], "{train, generate, data, import}"),
+    ],
+)
+def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert named.lower() in (out + err).lower()
+    assert "Traceback" not in err
+
+
+def test_numbers_and_grids_are_read() -> None:
+    assert parse_numbers("--seeds", "0-3,100, 7") == [0, 1, 2, 3, 100, 7]
+    assert parse_numbers("--seeds", "5-5") == [5]
+    assert parse_grid("8x4") == (8, 4)
+    for text in ("8x", "x8", "8*8", "-1x4", "8x4x2"):
+        with pytest.raises(ConfigError, match=r"--grid: "):
+            parse_grid(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Flags, plans, help
+
+
+def config_of(monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, out: Path, *flags: object) -> TrainConfig:
+    """The config with which a command would train."""
+    found: list[TrainConfig] = []
+    monkeypatch.setattr(progan.train, "train", lambda config, *rest: found.append(config))
+    assert main(["train", "--data", str(data.path), "--out", str(out), *map(str, flags)]) == 0
+    return found[0]
+
+
+def test_plain_flags_are_short_for_fields(monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, tmp_path: Path) -> None:
+    plain = config_of(
+        monkeypatch, data, tmp_path, "--resolution", 8, "--total-kimg", 1.5, "--stable-kimg", 0.25, "--fade-kimg", 0,
+        "--batch", "4:8,8:2", "--lr", "4:0.5,8:0.25", "--checkpoint-kimg", 3, "--snapshot-kimg", 4,
+    )  # fmt: skip
+    fields = config_of(
+        monkeypatch, data, tmp_path, "--g.resolution", 8, "--d.resolution", 8, "--schedule.total-nimg", 1500,
+        "--schedule.stable-nimg", 250, "--schedule.fade-nimg", 0, "--schedule.batch", "4:8,8:2", "--schedule.g-lr",
+        "4:0.5,8:0.25", "--schedule.d-lr", "4:0.5,8:0.25", "--checkpoint-nimg", 3000, "--snapshot-nimg", 4000,
+    )  # fmt: skip
+    assert plain == fields
+    assert plain.schedule.batch == {4: 8, 8: 2}
+    assert plain.schedule.total_nimg == 1500
+
+
+@pytest.mark.parametrize("flags", [["--preset", "cifar10"], ["--preset=cifar10"]])
+def test_a_preset_gives_the_defaults_that_flags_change(
+    monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, tmp_path: Path, flags: list[str]
+) -> None:
+    config = config_of(monkeypatch, data, tmp_path, "--resolution", 16, *flags, "--loss.drift", 0.5)
+    preset = PRESETS["cifar10"].config
+    assert (config.loss.gp_target, config.loss.drift) == (750.0, 0.5)
+    assert config.schedule == preset.schedule
+    assert (config.g.fmap_base, config.g.resolution, config.mirror) == (4096, 16, False)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_dry_run_prints_every_phase(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "train", "--dry-run", "--preset", name, "--out", tmp_path / "run")
+    config = PRESETS[name].config
+    schedule = Schedule(config.schedule, config.g.resolution)
+    rows = [line for line in out.splitlines() if " stable " in line or " fade " in line]
+    assert (code, err) == (0, "")
+    assert len(rows) == len(schedule.phases())
+    for row, span in zip(rows, schedule.phases(), strict=True):
+        assert f"{span.resolution}x{span.resolution}" in row
+        assert f" {span.start_nimg / 1000:g}-{span.stop_nimg / 1000:g} " in row
+        assert f" {schedule.at(span.start_nimg).batch} " in row
+        assert re.search(r"\d\.\d GiB", row)
+    assert not list(tmp_path.iterdir())
+
+
+def squeezed(text: str) -> str:
+    """Without frames, spaces and line ends, so that wrapping hides nothing."""
+    return re.sub(r"[\s│]+", "", text)
+
+
+def test_help_names_every_command_and_preset(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv, words in (
+        (["--help"], ["train", "generate", "data", "import"]),
+        (["data", "--help"], ["create", "info"]),
+        (["data", "create", "--help"], ["faces", "folder"]),
+        (["train", "--help"], list(PRESETS)),
+        (["generate", "--help"], ["--seeds", "--grid", "--labels", "--resolution", "--alpha", "--device"]),
+    ):
+        code, out, _ = run(capsys, *argv)
+        assert code == 0
+        for word in words:
+            assert word in squeezed(out)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# From data to pictures
+
+
+@pytest.fixture(scope="module")
+def trained(data: ImagePyramid, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run at 8x8 that the command line made."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    growth = ("--total-kimg", 0.06, "--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    argv = ["train", "--data", data.path, "--out", out, *SMALL, *growth]
+    assert main([str(word) for word in argv]) == 0
+    return out
+
+
+def test_train_then_generate(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
+    assert len((trained / "stats.jsonl").read_text().splitlines()) == 3
+    out = tmp_path / "pictures"
+    argv = ("generate", trained, "--seeds", "0-2,7", "--grid", "2x2", "--out", out, "--device", "cpu")
+    code, printed, _ = run(capsys, *argv)
+    assert code == 0
+    assert "4 pictures in" in printed
+    names = ["grid.png", "seed0000.png", "seed0001.png", "seed0002.png", "seed0007.png"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    with Image.open(out / "grid.png") as grid, Image.open(out / "seed0000.png") as one:
+        assert (grid.size, one.size) == ((16, 16), (8, 8))
+
+
+def test_pictures_can_go_into_a_folder_that_is_there(
+    capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        assert run(capsys, "generate", trained, "--seeds", "1", "--out", tmp_path, "--device", "cpu")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["seed0001.png"]
+
+
+def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trained: Path, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        sentence = refused(capsys, "generate", trained, "--seeds", "1", "--out", out, "--device", "cpu")
+        assert str(file) in sentence
+    assert file.read_text() == "mine"
+
+
+def test_a_path_is_printed_in_one_piece(data: ImagePyramid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / ("a-long-name-for-a-run-" * 5)
+    code, _, err = run(capsys, "train", "--data", data.path, "--out", out, *SMALL, "--total-kimg", 0.004, "--batch", 4)
+    assert code == 0
+    assert str(out / "generator.safetensors") in err  # to be copied from a log
+
+
+@pytest.mark.slow
+def test_the_console_command(data: ImagePyramid, tmp_path: Path) -> None:
+    help_text = console("--help")
+    assert help_text.returncode == 0
+    assert all(word in help_text.stdout for word in ("train", "generate", "data", "import"))
+    unknown = console("paint")
+    assert unknown.returncode == 2
+    assert "paint" in unknown.stderr
+    small = console("train", "--data", data.path, "--out", tmp_path / "run")
+    assert small.returncode == 2
+    assert small.stdout == ""
+    assert small.stderr.startswith("progan: resolution: the networks make 32x32 images")
+    assert small.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

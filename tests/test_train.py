@@ -1,0 +1,453 @@
+"""One training step against a slow re-implementation of the paper, and the loop around it."""
+
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import isfinite, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import progan.train
+from progan.config import LossConfig, TrainConfig
+from progan.data.pyramid import ImagePyramid
+from progan.errors import ConfigError, RunError
+from progan.images import to_float
+from progan.rng import data_order, keyed_generator, latents
+from progan.schedule import Phase, Schedule
+from progan.state import TrainState, load_network, save_network
+from progan.train import (
+    crossed,
+    fit_to_data,
+    load_networks,
+    read_reals,
+    start_from,
+    stop_signals,
+    train,
+    train_step,
+    working_gp_target,
+)
+
+CPU = torch.device("cpu")
+Weights = dict[str, Tensor]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The paper's step at 8x8 of 16x16, in float64 and with the plainest operations
+
+
+def scaled(x: Tensor, weights: Weights, name: str, gain: float = sqrt(2)) -> Tensor:
+    """Weight x runtime scale, without the bias (4.1)."""
+    w = weights[f"{name}.weight"]
+    w = w * gain / sqrt(w[0].numel())
+    return x @ w.T if w.ndim == 2 else torch.nn.functional.conv2d(x, w, padding=w.shape[-1] // 2)
+
+
+def biased(x: Tensor, weights: Weights, name: str) -> Tensor:
+    b = weights[f"{name}.bias"]
+    return x + (b if x.ndim == 2 else b[:, None, None])
+
+
+def lrelu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0.2 * x)
+
+
+def normalised(x: Tensor) -> Tensor:
+    return x / torch.sqrt((x**2).mean(1, keepdim=True) + 1e-8)
+
+
+def up(x: Tensor) -> Tensor:
+    return x.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def down(x: Tensor) -> Tensor:
+    return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+
+
+def slow_g(w: Weights, z: Tensor, labels: Tensor | None, alpha: float) -> Tensor:
+    x = normalised(z if labels is None else torch.cat([z, labels], 1))
+    x = scaled(x, w, "blocks.4.dense", sqrt(2) / 4).view(len(z), -1, 4, 4)
+    x = normalised(lrelu(biased(x, w, "blocks.4.dense")))
+    x = normalised(lrelu(biased(scaled(x, w, "blocks.4.conv1"), w, "blocks.4.conv1")))
+    old = biased(scaled(x, w, "to_rgb.4", 1.0), w, "to_rgb.4")
+    x = normalised(lrelu(biased(scaled(up(x), w, "blocks.8.conv0"), w, "blocks.8.conv0")))
+    x = normalised(lrelu(biased(scaled(x, w, "blocks.8.conv1"), w, "blocks.8.conv1")))
+    new = biased(scaled(x, w, "to_rgb.8", 1.0), w, "to_rgb.8")
+    return (1 - alpha) * up(old) + alpha * new
+
+
+def slow_d(w: Weights, images: Tensor, alpha: float, fused: bool, group: int = 4) -> tuple[Tensor, Tensor]:
+    x = lrelu(biased(scaled(images, w, "from_rgb.8"), w, "from_rgb.8"))
+    x = lrelu(biased(scaled(x, w, "blocks.8.conv0"), w, "blocks.8.conv0"))
+    x = scaled(x, w, "blocks.8.conv1")
+    # The fused form pools before bias and activation, the paper's after.
+    x = lrelu(biased(down(x), w, "blocks.8.conv1")) if fused else down(lrelu(biased(x, w, "blocks.8.conv1")))
+    old = lrelu(biased(scaled(down(images), w, "from_rgb.4"), w, "from_rgb.4"))
+    x = (1 - alpha) * old + alpha * x
+    m = len(x) // group
+    numbers = []
+    for i in range(len(x)):
+        members = x[i % m :: m]  # image i goes with i + M, i + 2M, ...
+        numbers.append((((members - members.mean(0)) ** 2).mean(0) + 1e-8).sqrt().mean())
+    x = torch.cat([x, torch.stack(numbers).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
+    x = lrelu(biased(scaled(x, w, "head.conv"), w, "head.conv")).flatten(1)
+    x = lrelu(biased(scaled(x, w, "head.dense0"), w, "head.dense0"))
+    x = biased(scaled(x, w, "head.dense1", 1.0), w, "head.dense1")
+    return x[:, 0], x[:, 1:]
+
+
+class SlowAdam:
+    """Kingma & Ba, algorithm 1."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.b1, self.b2, self.eps, self.t = config.beta1, config.beta2, config.adam_eps, 0
+        self.m: Weights = {}
+        self.v: Weights = {}
+
+    def step(self, weights: Weights, loss: Tensor, lr: float) -> None:
+        self.t += 1
+        gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for (name, weight), g in zip(weights.items(), gradients, strict=True):
+            if g is None:  # a layer of resolutions to come
+                continue
+            self.m[name] = self.b1 * self.m.get(name, torch.zeros_like(g)) + (1 - self.b1) * g
+            self.v[name] = self.b2 * self.v.get(name, torch.zeros_like(g)) + (1 - self.b2) * g**2
+            mean, variance = self.m[name] / (1 - self.b1**self.t), self.v[name] / (1 - self.b2**self.t)
+            weights[name] = (weight - lr * mean / (variance.sqrt() + self.eps)).detach().requires_grad_()
+
+
+class SlowRun:
+    """G, D, the average and two Adams of a TrainState, in float64, stepped as in appendix A.1 (official order)."""
+
+    def __init__(self, state: TrainState) -> None:
+        def double(network: torch.nn.Module) -> Weights:
+            return {name: p.detach().double().requires_grad_() for name, p in network.named_parameters()}
+
+        self.config, self.nimg = state.config, state.nimg
+        self.g, self.d = double(state.g), double(state.d)
+        self.ema = double(state.g_ema)
+        self.g_adam, self.d_adam = SlowAdam(self.config), SlowAdam(self.config)
+
+    def latents(self, purpose: str, n: int) -> Tensor:
+        return latents(self.config.seed, purpose, self.nimg, n, self.config.g.z_dim).double()
+
+    def penalty(self, mix: Tensor, alpha: float) -> Tensor:
+        """10 E[(norm - T)^2] / T^2, the norm in pixels of the full or the working resolution, taken literally."""
+        loss, full = self.config.loss, self.config.loss.gp_norm_at == "full"
+        x = (up(mix) if full else mix).detach().requires_grad_()
+        scores, _ = slow_d(self.d, down(x) if full else x, alpha, self.config.d.fused_scaling)
+        (slope,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+        norms = torch.sqrt((slope**2).sum((1, 2, 3)))
+        return loss.gp_weight * ((norms - loss.gp_target) ** 2).mean() / loss.gp_target**2
+
+    def label_loss(self, logits: Tensor, labels: Tensor | None) -> Tensor:
+        if labels is None:
+            return logits.sum() * 0
+        return self.config.loss.label_weight * -(torch.log_softmax(logits, 1) * labels).sum(1).mean()
+
+    def step(self, reals_at: Callable[[int], tuple[Tensor, Tensor | None]], phase: Phase) -> None:
+        alpha, fused, drift = phase.alpha, self.config.d.fused_scaling, self.config.loss.drift
+        for _ in range(self.config.d_steps):
+            reals, labels = reals_at(self.nimg)
+            reals, labels = reals.double(), None if labels is None else labels.double()
+            n = len(reals)
+            reals = (1 - alpha) * up(down(reals)) + alpha * reals
+            fakes = slow_g(self.g, self.latents("latents of D", n), labels, alpha).detach()
+            share = torch.rand(n, 1, 1, 1, generator=keyed_generator(self.config.seed, "mix", self.nimg)).double()
+            (real, real_logits), (fake, fake_logits) = (slow_d(self.d, x, alpha, fused) for x in (reals, fakes))
+            loss = fake.mean() - real.mean() + drift * (real**2).mean()
+            loss = loss + self.penalty(reals + share * (fakes - reals), alpha)
+            loss = loss + self.label_loss(real_logits, labels) + self.label_loss(fake_logits, labels)
+            self.d_adam.step(self.d, loss, phase.d_lr)
+            decay = self.config.ema_decay
+            self.ema = {name: decay * old + (1 - decay) * self.g[name].detach() for name, old in self.ema.items()}
+            self.nimg += n
+        scores, logits = slow_d(
+            self.d, slow_g(self.g, self.latents("latents of G", phase.batch), labels, alpha), alpha, fused
+        )
+        self.g_adam.step(self.g, -scores.mean() + self.label_loss(logits, labels), phase.g_lr)
+
+
+def random_reals(phase: Phase, label_dim: int, nimg: int) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(nimg)
+    images = torch.rand(phase.batch, 3, phase.resolution, phase.resolution, generator=generator) * 2 - 1
+    labels = torch.eye(label_dim)[torch.randint(label_dim, (phase.batch,), generator=generator)] if label_dim else None
+    return images, labels
+
+
+STEPS = {
+    "paper": {"d": {"fused_scaling": False}, "loss": LossConfig(gp_norm_at="working")},
+    "official": {},
+    "labels": {"g": {"label_dim": 3}, "d": {"label_dim": 3}, "loss": LossConfig(label_weight=0.7)},
+    "cifar10": {"loss": LossConfig(gp_target=750.0, gp_norm_at="working")},
+    "momentum, two D steps": {"beta1": 0.5, "beta2": 0.9, "d_steps": 2, "ema_decay": 0.9},
+}
+
+
+@pytest.mark.parametrize("what", STEPS)
+def test_two_steps_are_the_slow_ones(make_config: Any, what: str) -> None:
+    # A large epsilon keeps Adam smooth: with 1e-8 the sign of a gradient that float32 rounds to nothing decides.
+    config = make_config(
+        schedule={"stable_nimg": 0, "fade_nimg": 100, "batch": {4: 8}, "g_lr": {4: 0.01}, "d_lr": {4: 0.02}},
+        adam_eps=0.01,
+        **{"ema_decay": 0.99, **STEPS[what]},
+    )
+    state = TrainState.create(config, CPU)
+    state.nimg = 40
+    with torch.no_grad():  # biases away from zero
+        for i, parameter in enumerate([*state.g.parameters(), *state.d.parameters()]):
+            if parameter.ndim == 1:
+                parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(i))
+    slow = SlowRun(state)
+    start = {name: p.detach().clone() for name, p in state.g.named_parameters()}
+    for alpha in (0.4, 0.4 + 0.08 * config.d_steps):
+        phase = Schedule(config.schedule, 16).at(state.nimg)
+        assert (phase.resolution, phase.batch, phase.alpha) == (8, 8, pytest.approx(alpha))
+        reals_at = partial(random_reals, phase, config.g.label_dim)
+        train_step(state, reals_at, phase)
+        slow.step(reals_at, phase)
+    assert state.nimg == slow.nimg == 40 + 2 * 8 * config.d_steps
+    for ours, theirs, lr in ((state.d, slow.d, 0.02), (state.g, slow.g, 0.01), (state.g_ema, slow.ema, 0.001)):
+        for name, parameter in ours.named_parameters():
+            assert (parameter - theirs[name]).abs().max() <= 2e-3 * lr, name
+    for name, parameter in state.g.named_parameters():
+        assert ("16" in name) == torch.equal(parameter, start[name]), name  # all that take part moved
+
+
+def test_a_step_returns_its_terms(make_config: Any) -> None:
+    config = make_config(g={"label_dim": 2}, d={"label_dim": 2})
+    state = TrainState.create(config, CPU)
+    phase = Schedule(config.schedule, 16).at(0)
+    terms = train_step(state, partial(random_reals, phase, 2), phase)
+    d_terms = {"wasserstein", "gradient_penalty", "drift", "labels"}
+    assert terms.keys() == d_terms | {"generator", "generator_labels"}
+    assert all(t.dtype == torch.float32 and not t.requires_grad and isfinite(t) for t in terms.values())
+
+
+def test_every_d_step_sees_its_own_reals(make_config: Any) -> None:
+    config = make_config(d_steps=3)
+    state = TrainState.create(config, CPU)
+    phase = Schedule(config.schedule, 16).at(0)
+    seen: list[int] = []
+
+    def reals_at(nimg: int) -> tuple[Tensor, None]:
+        seen.append(nimg)
+        return random_reals(phase, 0, nimg)[0], None
+
+    train_step(state, reals_at, phase)
+    assert seen == [0, 4, 8]
+    assert state.nimg == 12
+    assert {float(s["step"]) for s in state.d_optimizer.state.values()} == {3.0}
+    assert {float(s["step"]) for s in state.g_optimizer.state.values()} == {1.0}
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7, 9])
+def test_any_batch_trains(make_config: Any, batch: int) -> None:
+    config = make_config(schedule={"stable_nimg": 0, "fade_nimg": 100, "batch": {4: batch}})
+    state = TrainState.create(config, CPU)
+    for _ in range(2):
+        phase = Schedule(config.schedule, 16).at(state.nimg)
+        terms = train_step(state, partial(random_reals, phase, 0), phase)
+    assert state.nimg == 2 * batch
+    assert all(isfinite(term) for term in terms.values())
+    assert all(torch.isfinite(p).all() for p in [*state.g.parameters(), *state.d.parameters()])
+
+
+def test_reals_fade_with_the_newest_block(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config(schedule={"stable_nimg": 0, "fade_nimg": 100})
+    state = TrainState.create(config, CPU)
+    state.nimg = 24
+    phase = Schedule(config.schedule, 16).at(24)
+    assert (phase.resolution, phase.alpha) == (8, 0.24)
+    shown: list[Tensor] = []
+
+    def spy(critic: Any, reals: Tensor, *args: Any, **options: Any) -> dict[str, Tensor]:
+        shown.append(reals)
+        return {"nothing": sum(p.sum() * 0 for p in state.d.parameters())}  # type: ignore[dict-item]
+
+    monkeypatch.setattr(progan.train, "wgan_gp_d", spy)
+    reals = random_reals(phase, 0, 24)[0]
+    train_step(state, lambda nimg: (reals, None), phase)
+    assert torch.allclose(shown[0], 0.76 * up(down(reals)) + 0.24 * reals, atol=1e-6)
+
+
+def test_the_penaltys_target_in_working_pixels() -> None:
+    full, working = LossConfig(gp_target=3.0), LossConfig(gp_target=3.0, gp_norm_at="working")
+    assert [working_gp_target(full, 64, r) for r in (4, 8, 64)] == [48.0, 24.0, 3.0]
+    assert [working_gp_target(working, 64, r) for r in (4, 8, 64)] == [3.0, 3.0, 3.0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data
+
+
+def test_reals_are_the_stream_in_the_range_of_g(make_data: Any, make_config: Any) -> None:
+    data, config = make_data(labels=3), make_config(g={"label_dim": 3}, d={"label_dim": 3}, mirror=False)
+    phase = Phase(2, 8, 1.0, 6, 0.001, 0.001)
+    images, labels = read_reals(data, config, phase, CPU, 30)
+    order = data_order(config.seed, 30, 6, len(data))
+    assert images.dtype == torch.float32
+    assert torch.equal(images, to_float(torch.from_numpy(data.read(order, 8))))
+    assert labels is not None
+    assert labels.argmax(1).tolist() == [index % 3 for index in order]
+
+
+def test_mirroring_flips_each_real_half_of_the_time(make_data: Any, make_config: Any) -> None:
+    data = make_data()
+    phase = Phase(2, 8, 1.0, 400, 0.001, 0.001)
+    plain, mirrored = (read_reals(data, make_config(mirror=m), phase, CPU, 0)[0] for m in (False, True))
+    flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(plain, mirrored, strict=True)]
+    same = [torch.equal(a, b) for a, b in zip(plain, mirrored, strict=True)]
+    assert all(a != b for a, b in zip(flipped, same, strict=True))
+    assert 150 < sum(flipped) < 250  # 5 standard deviations
+    again = read_reals(data, make_config(mirror=True), phase, CPU, 0)[0]
+    assert torch.equal(mirrored, again)
+
+
+def test_a_config_takes_channels_and_labels_from_the_data(make_data: Any, make_config: Any) -> None:
+    config = fit_to_data(make_config(resolution=8), make_data(channels=1, labels=4))
+    assert {(n.channels, n.label_dim, n.resolution) for n in (config.g, config.d)} == {(1, 4, 8)}
+    with pytest.raises(
+        ConfigError, match="resolution: the networks make 32x32 images and the data set goes up to 16x16"
+    ):
+        fit_to_data(make_config(resolution=32), make_data("other"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The loop
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("channels", "labels"), [(3, 0), (1, 3)])
+def test_a_run_grows_to_the_end(make_data: Any, make_config: Any, tmp_path: Path, channels: int, labels: int) -> None:
+    data: ImagePyramid = make_data(channels=channels, labels=labels)
+    config = fit_to_data(make_config(schedule={"batch": {4: 8, 8: 6, 16: 5}, "total_nimg": 90}), data)
+    state = train(config, data, tmp_path / "run")
+    stats = lines(tmp_path / "run" / "stats.jsonl")
+    assert state.nimg == stats[-1]["nimg"] == 92  # 16 in 8s, 18 + 18 in 6s, 40 in 5s
+    assert [line["nimg"] for line in stats] == sorted({line["nimg"] for line in stats})
+    assert {line["resolution"] for line in stats} == {4, 8, 16}
+    assert any(0 < line["alpha"] < 1 for line in stats)
+    assert all(isfinite(value) for line in stats for value in line.values())
+    assert all(torch.isfinite(p).all() for n in (state.g, state.d, state.g_ema) for p in n.parameters())
+    g, about = load_network(tmp_path / "run" / "generator.safetensors", "generator")
+    assert (about["nimg"], about["resolution"], about["alpha"]) == (92, 16, 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(g.parameters(), state.g_ema.parameters(), strict=True))
+    assert len(lines(tmp_path / "run" / "timing.jsonl")) == len(stats)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "reals.png", "fakes-000000000.png", "fakes-000000092.png", "log.txt"} <= names
+    assert not list((tmp_path / "run").rglob(".*.partial"))
+
+
+def test_a_line_of_stats_is_the_mean_of_its_steps(make_data: Any, make_config: Any, tmp_path: Path) -> None:
+    data, config = make_data(), make_config(schedule={"total_nimg": 8})
+    train(config, data, tmp_path / "run")
+    (line,) = lines(tmp_path / "run" / "stats.jsonl")
+    state = TrainState.create(config, CPU)
+    phase = Schedule(config.schedule, 16).at(0)
+    terms = [train_step(state, partial(read_reals, data, config, phase, CPU), phase) for _ in range(2)]
+    for name in terms[0]:
+        assert line[name] == pytest.approx(float(terms[0][name] + terms[1][name]) / 2, rel=1e-6), name
+    assert (line["nimg"], line["resolution"], line["alpha"], line["batch"]) == (8, 4, 1.0, 4)
+
+
+def test_a_diverged_run_ends_with_a_sentence(make_data: Any, make_config: Any, tmp_path: Path) -> None:
+    config = make_config(schedule={"g_lr": {4: 1e9}, "d_lr": {4: 1e9}}, tick_nimg=16)
+    with pytest.raises(RunError, match=r"diverged.*is not a number.*lower --lr"):
+        train(config, make_data(), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("every", "before", "now", "is_crossed"),
+    [(10, 0, 9, False), (10, 0, 10, True), (10, 9, 11, True), (10, 10, 19, False), (10, 5, 35, True)],
+)
+def test_cadence_by_crossing(every: int, before: int, now: int, is_crossed: bool) -> None:
+    assert crossed(every, before, now) == is_crossed
+
+
+def test_signal_handlers_come_back() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stop_signals() as caught:
+        signal.raise_signal(signal.SIGTERM)
+        assert caught == [signal.SIGTERM]
+        with pytest.raises(KeyboardInterrupt):  # the second one does not wait
+            signal.raise_signal(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Starting from given networks
+
+
+@pytest.fixture
+def init(make_config: Any, tmp_path: Path) -> Path:
+    """Networks of another seed, g, d and generator all different."""
+    folder = tmp_path / "init"
+    folder.mkdir()
+    other = TrainState.create(make_config(seed=99), CPU)
+    with torch.no_grad():
+        for parameter in other.g_ema.parameters():
+            parameter.mul_(0.9)
+    for name, network in (("g", other.g), ("d", other.d), ("generator", other.g_ema)):
+        save_network(folder / f"{name}.safetensors", network)
+    return folder
+
+
+def test_a_run_can_start_from_given_networks_fully_grown(make_config: Any, init: Path) -> None:
+    state = TrainState.create(make_config(), CPU)
+    start_from(state, load_networks(init))
+    assert state.nimg == 64  # two stable phases and two fades of 16
+    for name, network in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
+        kind = "discriminator" if name == "d" else "generator"
+        weights = load_network(init / f"{name}.safetensors", kind)[0].state_dict()
+        assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
+
+
+def test_networks_of_another_shape_are_refused(make_config: Any, init: Path) -> None:
+    state = TrainState.create(make_config(g={"fmap_max": 8}), CPU)
+    with pytest.raises(ConfigError, match=r"init: .*g\.safetensors is of GeneratorConfig"):
+        start_from(state, load_networks(init))
+
+
+def test_a_run_from_given_networks_trains_at_full_resolution(
+    make_data: Any, make_config: Any, init: Path, tmp_path: Path
+) -> None:
+    state = train(make_config(), make_data(), tmp_path / "run", init)
+    stats = lines(tmp_path / "run" / "stats.jsonl")
+    assert state.nimg == 96
+    assert {(line["resolution"], line["alpha"]) for line in stats} == {(16, 1.0)}
+    g = load_network(init / "g.safetensors", "generator")[0]
+    moved = [(a - b).abs().max() for a, b in zip(g.parameters(), state.g.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.05  # eight steps of 0.001 from there
+    with pytest.raises(RunError, match=r"init was .* and is now"):
+        train(make_config(), make_data("again"), tmp_path / "run", None)
+
+
+def test_a_run_that_is_done_has_a_generator(make_data: Any, make_config: Any, init: Path, tmp_path: Path) -> None:
+    config = make_config(schedule={"total_nimg": 64})  # reached by the start alone
+    train(config, make_data(), tmp_path / "run", init)
+    assert (tmp_path / "run" / "generator.safetensors").exists()
+
+
+def test_a_wrong_start_begins_no_run(make_data: Any, make_config: Any, init: Path, tmp_path: Path) -> None:
+    (init / "generator.safetensors").unlink()
+    with pytest.raises(RunError, match=r"generator\.safetensors: no such file"):
+        train(make_config(), make_data(), tmp_path / "run", init)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_data_set_is_never_written(make_data: Any, make_config: Any, tmp_path: Path) -> None:
+    data = make_data()
+    before = {path: path.read_bytes() for path in data.path.iterdir()}
+    train(replace(make_config(schedule={"total_nimg": 40}), mirror=True), data, tmp_path / "run")
+    assert {path: path.read_bytes() for path in data.path.iterdir()} == before
+    assert np.array_equal(data.read(np.arange(2), 16), ImagePyramid.open(data.path).read(np.arange(2), 16))
