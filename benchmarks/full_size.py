@@ -21,7 +21,7 @@ import torch
 from train_step import cpu_name
 
 from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
-from progan.device import pick_device, pick_precision
+from progan.device import keep_freed_memory, pick_device, pick_precision
 from progan.plan import memory_bytes
 from progan.presets import PRESETS
 from progan.schedule import Schedule
@@ -55,6 +55,7 @@ def step(resolution: int, batch: int) -> dict[str, object]:
     """The first and the second step in the last phase of celebahq-1024-1gpu."""
     config = PRESETS["celebahq-1024-1gpu"].config
     device = pick_device("auto")
+    keep_freed_memory()  # as training does
     config = replace(
         config,
         g=replace(config.g, resolution=resolution),

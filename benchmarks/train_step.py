@@ -24,7 +24,7 @@ from torch.utils.flop_counter import flop_registry
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
-from progan.device import pick_device, pick_precision
+from progan.device import keep_freed_memory, pick_device, pick_precision
 from progan.schedule import Schedule
 from progan.state import TrainState
 from progan.train import read_reals, train_step
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=["fp32", "bf16"])
     args = parser.parse_args()
     device = pick_device("auto")
+    keep_freed_memory()  # as training does
     with tempfile.TemporaryDirectory() as folder:
         data = random_data(Path(folder) / "data", max(args.pixels))
         keys = [(form, fmt, px) for px in args.pixels for fmt in args.formats for form in ("fused", "plain")]
@@ -98,7 +99,10 @@ class CountFlops(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         out = func(*args, **(kwargs or {}))
-        if count := flop_registry.get(func._overloadpacket):
+        operation = func._overloadpacket
+        if operation is torch.ops.aten.addmm_:
+            operation = torch.ops.aten.addmm
+        if count := flop_registry.get(operation):
             self.total += count(*args, **(kwargs or {}), out_val=out)
         return out
 

@@ -155,6 +155,8 @@ class _WeightGradient(torch.autograd.Function):
     def forward(ctx: Any, large: Tensor, small: Tensor, shape: torch.Size, stride: int) -> Tensor:
         ctx.save_for_backward(large, small)
         ctx.stride = stride
+        if large.device.type == "cpu" and large.dtype == torch.float32 and _AVX2_ALONE:
+            return _weight_gradient_by_products(large, small, shape, stride)
         pad = (shape[-1] - 1) // 2
         weight = large.new_empty(1).expand(shape)  # only its shape is read
         return torch.ops.aten.convolution_backward(
@@ -170,6 +172,29 @@ class _WeightGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_small = _Convolution.apply(large, grad, None, ctx.stride, False)
         return grad_large, grad_small, None, None
+
+
+# oneDNN has no good kernel for this on such CPUs; from AVX512 on it has.
+_AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
+_ROWS = 2048  # pixels per product: few enough that their patches stay in the cache
+
+
+def _weight_gradient_by_products(large: Tensor, small: Tensor, shape: torch.Size, stride: int) -> Tensor:
+    """The same gradient as matrix products of patches, a few pixels at a time: half the time on CPUs with AVX2."""
+    (n, _, h, w), (o, i, k, _) = small.shape, shape
+    pad = (k - 1) // 2
+    x = F.pad(large.permute(0, 2, 3, 1), (0, 0, pad, pad, pad, pad)).contiguous()  # [N, H + 2 pad, W + 2 pad, I]
+    step = x.stride()
+    # A patch's rows lie whole in memory: k runs of k * I numbers.
+    patches = x.as_strided((n, h, w, k, k * i), (step[0], stride * step[1], stride * step[2], step[1], 1))
+    grads = small.permute(0, 2, 3, 1)  # [N, h, w, O]
+    images, lines = max(1, _ROWS // (h * w)), min(h, max(1, _ROWS // w))
+    out = large.new_zeros(k * k * i, o)
+    for a in range(0, n, images):
+        for b in range(0, h, lines):
+            part = (slice(a, a + images), slice(b, b + lines))
+            out.addmm_(patches[part].reshape(-1, k * k * i).t(), grads[part].reshape(-1, o))
+    return out.view(k, k, i, o).permute(3, 2, 0, 1)
 
 
 class _LeakyReLU(torch.autograd.Function):

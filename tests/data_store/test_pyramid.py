@@ -106,7 +106,7 @@ def test_the_hash_names_the_content(tmp_path):
 
 
 def test_asking_for_a_missing_resolution(tmp_path):
-    with pytest.raises(DataError, match="no resolution 32; it holds \[4, 8, 16"):
+    with pytest.raises(DataError, match=r"no resolution 32; it holds \[4, 8, 16"):
         write(tmp_path / "d", images(1)).read(np.array([0]), 32)
 
 
