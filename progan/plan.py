@@ -6,6 +6,9 @@ from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.schedule import Schedule
 
+PROCESS_BYTES = 400 * 2**20
+ACTIVATIONS = 10
+
 
 def plan_table(config: TrainConfig) -> Table:
     """The phases of a run: resolution, images, batch, learning rate, parameters at work, estimated memory."""
@@ -65,10 +68,10 @@ def image_work(config: TrainConfig, resolution: int) -> int:
 
 
 def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
-    """Peak memory of a training step, estimated: weights with gradients, Adam and average, and D's activations.
+    """Peak memory of a training step, estimated: the process, weights with gradients, Adam and average, activations.
 
-    The penalty's double backward keeps about ACTIVATIONS tensors for each layer of D; measured on the CPU in float32
-    (docs/performance.md).
+    The penalty's double backward keeps about ACTIVATIONS tensors for each layer of D; fitted to a step at 1024x1024 on
+    the CPU in float32 (docs/performance.md).
     """
     from torch import device
 
@@ -79,7 +82,4 @@ def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
         if r <= resolution:
             values += 2 * r * r * config.d.fmaps_at(r) + (r // 2) ** 2 * config.d.fmaps_at(max(4, r // 2))
     width = 2 if config.precision == "bf16" else 4
-    return weights + ACTIVATIONS * values * width * batch
-
-
-ACTIVATIONS = 14
+    return PROCESS_BYTES + weights + ACTIVATIONS * values * width * batch
