@@ -174,13 +174,13 @@ class _WeightGradient(torch.autograd.Function):
         return grad_large, grad_small, None, None
 
 
-# oneDNN has no good kernel for this on such CPUs; from AVX512 on it has.
+# On such CPUs this is the slowest of oneDNN's convolutions, and slower than matrix products.
 _AVX2_ALONE = torch.backends.cpu.get_cpu_capability() == "AVX2"
 _ROWS = 2048  # pixels per product: few enough that their patches stay in the cache
 
 
 def _weight_gradient_by_products(large: Tensor, small: Tensor, shape: torch.Size, stride: int) -> Tensor:
-    """The same gradient as matrix products of patches, a few pixels at a time: half the time on CPUs with AVX2."""
+    """The same gradient as matrix products of patches, a few pixels at a time: faster on CPUs with AVX2."""
     (n, _, h, w), (o, i, k, _) = small.shape, shape
     pad = (k - 1) // 2
     x = F.pad(large.permute(0, 2, 3, 1), (0, 0, pad, pad, pad, pad)).contiguous()  # [N, H + 2 pad, W + 2 pad, I]

@@ -1,9 +1,7 @@
 """What a run writes down and shows while it works: stats, times, log lines, pictures, one progress display."""
 
-import errno
 import json
 import math
-import os
 import time
 from io import RawIOBase
 from types import TracebackType
@@ -110,10 +108,10 @@ class RunLog:
         return f"{speed:.0f} img/s  {duration(left)} left"
 
     def _line(self, file: RawIOBase, text: str) -> None:
-        line = text.encode() + b"\n"
+        rest = memoryview(text.encode() + b"\n")
         try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while rest:  # a disk that fills up takes a part first, and only then says why
+                rest = rest[file.write(rest) or 0 :]
         except OSError as error:
             raise RunError(
                 f"{self.folder.path}: cannot be written ({error.strerror}); free some space, then the same command"

@@ -25,6 +25,7 @@ from torch import Tensor
 
 import progan.cli
 import progan.files
+import progan.images
 import progan.runlog
 import progan.state
 import progan.train
@@ -106,7 +107,7 @@ def die_writing(name: str, when: str) -> None:
         if path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for module in (progan.files, progan.runlog, progan.state):
+    for module in (progan.files, progan.images, progan.runlog, progan.state):
         module.write_whole = write_whole  # type: ignore[attr-defined]
 
 
