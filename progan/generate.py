@@ -29,24 +29,9 @@ def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
     return torch.eye(label_dim)[list(classes)] if label_dim else None
 
 
-def sample(
-    g: Generator,
-    z: Tensor,
-    labels: Tensor | None = None,
-    *,
-    resolution: int | None = None,
-    alpha: float = 1.0,
-    full_size: bool = False,
-    batch: int | None = None,
-) -> np.ndarray:
-    """Images for latents, in batches of bounded memory: uint8 [N, C, R, R].
-
-    z: [N, latent_dim]; labels: one-hot [N, label_dim]; resolution: pixels, the full resolution by default; full_size:
-    repeat pixels up to the full resolution.
-    """
-    return np.concatenate(
-        list(batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=full_size, batch=batch))
-    )
+def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:
+    """All images at once: uint8 [N, C, R, R]. Arguments as for `batches`."""
+    return np.concatenate(list(batches(g, z, labels, **how)))
 
 
 @torch.no_grad()
@@ -60,7 +45,11 @@ def batches(
     full_size: bool = False,
     batch: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """The same images as `sample`, a batch at a time: uint8 [n, C, R, R]."""
+    """Images for latents, a batch of bounded memory at a time: uint8 [n, C, R, R].
+
+    z: [N, latent_dim]; labels: one-hot [N, label_dim]; resolution: pixels, the full resolution by default; alpha: the
+    weight of the newest block; full_size: repeat pixels up to the full resolution; batch: images at a time.
+    """
     device = next(g.parameters()).device
     resolution = resolution or g.config.resolution
     batch = batch or max(1, min(64, PIXELS_AT_ONCE // resolution**2))

@@ -211,6 +211,8 @@ class _LeakyReLU(torch.autograd.Function):
 
 
 class _LeakyReLUGradient(torch.autograd.Function):
+    """Linear in the gradient, so its own derivative is itself; the sign of x is a constant."""
+
     @staticmethod
     def forward(ctx: Any, grad: Tensor, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
