@@ -1,0 +1,1 @@
+"""Measuring generators (paper section 5)."""

@@ -1,0 +1,130 @@
+"""What all metrics share: streams of images, protocols with their hashes, collectors of statistics.
+
+A metric is two pure functions: a collector turns a stream of images into statistics, and statistics of fakes and of
+reals give the value. How a stream is cut into batches is of no effect: collectors cut it into blocks of their own.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from progan.errors import DataError
+
+Images = np.ndarray | Tensor | Iterable[np.ndarray] | Iterable[Tensor]  # uint8 [N, C, R, R], whole or in batches
+Statistics = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a metric is measured: the fields of a subclass. Values are comparable when the hashes are equal."""
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1  # to be raised whenever the same fields come to mean another computation
+
+    def describe(self) -> dict[str, Any]:
+        """Everything that the value depends on, as plain data."""
+        return {"metric": self.name, "version": self.version, **asdict(self)}
+
+    @property
+    def hash(self) -> str:
+        """12 hexadecimal digits that name the protocol."""
+        return hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode()).hexdigest()[:12]
+
+
+class Collector:
+    """Takes `size` images in, and gives their statistics.
+
+    size: number of images wanted; block: images that `_block` receives at a time (the last block may be smaller).
+    """
+
+    def __init__(self, size: int, block: int) -> None:
+        self.size = size
+        self.taken = 0
+        self._block_size = block
+        self._waiting: list[np.ndarray] = []
+        self._shape: tuple[int, ...] | None = None
+
+    def add(self, images: np.ndarray) -> None:
+        """Take a batch, uint8 [n, C, R, R] with C 1 or 3; what exceeds `size` is left out.
+
+        Raises DataError for another type or shape, or a shape that differs from the batches before.
+        """
+        check_images(images)
+        if self._shape not in (None, images.shape[1:]):
+            raise DataError(f"images of {_shown(images.shape[1:])} follow images of {_shown(self._shape)}; give one size")
+        self._shape = images.shape[1:]
+        images = images[: self.size - self.taken]
+        self.taken += len(images)
+        self._waiting.append(images)
+        if sum(map(len, self._waiting)) < self._block_size and self.taken < self.size:
+            return
+        ready = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        whole = len(ready) if self.taken == self.size else len(ready) - len(ready) % self._block_size
+        for start in range(0, whole, self._block_size):
+            self._block(ready[start : min(start + self._block_size, whole)])
+        self._waiting = [ready[whole:].copy()] if whole < len(ready) else []
+
+    def finish(self) -> Statistics:
+        """The statistics, once `size` images were taken; raises DataError when there were too few."""
+        if self.taken < self.size:
+            raise DataError(
+                f"{self.taken} images are too few, {self.size} are needed; give more, or measure with fewer "
+                f"(--images {self.taken}): values from different numbers of images do not compare"
+            )
+        return self._statistics()
+
+    def _block(self, images: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _statistics(self) -> Statistics:
+        raise NotImplementedError
+
+
+def collect(images: Images, collector: Collector) -> Statistics:
+    """The statistics of a stream."""
+    for batch in batches(images):
+        collector.add(batch)
+        if collector.taken == collector.size:
+            break
+    return collector.finish()
+
+
+def batches(images: Images) -> Iterator[np.ndarray]:
+    """The stream as arrays: one if `images` is an array or a tensor, else one for every batch."""
+    if isinstance(images, np.ndarray | Tensor):
+        images = [images]
+    for batch in images:
+        yield batch.cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)
+
+
+def check_images(images: np.ndarray) -> None:
+    """Raise DataError unless `images` is uint8 [N, C, R, R] with C 1 or 3 and R at least 4."""
+    n_dims, kind = images.ndim, images.dtype
+    if kind != np.uint8 or n_dims != 4 or images.shape[1] not in (1, 3) or images.shape[2] != images.shape[3]:
+        raise DataError(
+            f"metrics take uint8 [N, C, R, R] with 1 or 3 channels, not {kind} {list(images.shape)}; "
+            "convert with progan.images.to_uint8"
+        )
+    if images.shape[2] < 4:
+        raise DataError(f"images of {images.shape[2]} pixels are too small to measure; give 4 or more")
+
+
+def check_same_shape(reals: tuple[int, ...], fakes: tuple[int, ...]) -> None:
+    """Raise DataError unless real and generated images, [C, R, R] each, have one size and channel count."""
+    if reals != fakes:
+        raise DataError(f"reals are {_shown(reals)} and fakes {_shown(fakes)}; give images of one size and channel count")
+
+
+def rgb(images: np.ndarray) -> np.ndarray:
+    """Grayscale repeated to RGB: [N, 1 or 3, R, R] -> [N, 3, R, R]."""
+    return np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
+
+
+def _shown(shape: tuple[int, ...] | None) -> str:
+    assert shape is not None
+    return f"{shape[1]}x{shape[2]} with {shape[0]} channel" + ("" if shape[0] == 1 else "s")
