@@ -45,9 +45,9 @@ class Collector:
     def __init__(self, size: int, block: int) -> None:
         self.size = size
         self.taken = 0
+        self.shape: tuple[int, ...] | None = None
         self._block_size = block
         self._waiting: list[np.ndarray] = []
-        self._shape: tuple[int, ...] | None = None
 
     def add(self, images: np.ndarray) -> None:
         """Take a batch, uint8 [n, C, R, R] with C 1 or 3; what exceeds `size` is left out.
@@ -55,9 +55,11 @@ class Collector:
         Raises DataError for another type or shape, or a shape that differs from the batches before.
         """
         check_images(images)
-        if self._shape not in (None, images.shape[1:]):
-            raise DataError(f"images of {_shown(images.shape[1:])} follow images of {_shown(self._shape)}; give one size")
-        self._shape = images.shape[1:]
+        if self.shape not in (None, images.shape[1:]):
+            raise DataError(
+                f"images of {_shown(images.shape[1:])} follow images of {_shown(self.shape)}; give one size"
+            )
+        self.shape = images.shape[1:]
         images = images[: self.size - self.taken]
         self.taken += len(images)
         self._waiting.append(images)
@@ -66,7 +68,8 @@ class Collector:
         ready = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
         whole = len(ready) if self.taken == self.size else len(ready) - len(ready) % self._block_size
         for start in range(0, whole, self._block_size):
-            self._block(ready[start : min(start + self._block_size, whole)])
+            block = ready[start : min(start + self._block_size, whole)]
+            self._block(block if block.flags.writeable else block.copy())  # PyTorch takes no read-only memory
         self._waiting = [ready[whole:].copy()] if whole < len(ready) else []
 
     def finish(self) -> Statistics:
@@ -96,9 +99,7 @@ def collect(images: Images, collector: Collector) -> Statistics:
 
 def batches(images: Images) -> Iterator[np.ndarray]:
     """The stream as arrays: one if `images` is an array or a tensor, else one for every batch."""
-    if isinstance(images, np.ndarray | Tensor):
-        images = [images]
-    for batch in images:
+    for batch in [images] if isinstance(images, np.ndarray | Tensor) else images:
         yield batch.cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)
 
 
@@ -114,10 +115,12 @@ def check_images(images: np.ndarray) -> None:
         raise DataError(f"images of {images.shape[2]} pixels are too small to measure; give 4 or more")
 
 
-def check_same_shape(reals: tuple[int, ...], fakes: tuple[int, ...]) -> None:
+def check_same_shape(reals: tuple[int, ...] | None, fakes: tuple[int, ...] | None) -> None:
     """Raise DataError unless real and generated images, [C, R, R] each, have one size and channel count."""
     if reals != fakes:
-        raise DataError(f"reals are {_shown(reals)} and fakes {_shown(fakes)}; give images of one size and channel count")
+        raise DataError(
+            f"reals are {_shown(reals)} and fakes {_shown(fakes)}; give images of one size and channel count"
+        )
 
 
 def rgb(images: np.ndarray) -> np.ndarray:

@@ -1,0 +1,81 @@
+"""One-dimensional Wasserstein distances of millions of projections, by counting in place of sorting (paper section 5).
+
+The distance is the area between two cumulative distributions. Counts in fine bins give it at a third of the time of
+a sort, add up over parts of a set, and are small enough to keep. On average over where the bins lie it is exact; the
+random rest shrinks with the number of directions, and is below 1e-5 of the distance in the paper's protocol.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progan.metrics.workers import worker_threads
+
+# Bins are equally wide in x / (SCALE + |x|): 8e-6 at x = 0, 7e-5 at 1, where normalised projections have unit variance.
+BINS = 2**17
+SCALE = 0.5
+HALF = BINS / 2 - 2  # float32 rounding cannot push a key outside
+COLUMNS = 2**18  # projections on each direction that are counted at a time
+AT_ONCE = 2**11  # vectors that are projected at a time: few enough for the processor's cache
+
+
+def projection_histograms(
+    blocks: Sequence[Callable[[], Tensor]], sizes: Sequence[int], directions: Tensor
+) -> np.ndarray:
+    """How many projections on each direction fall into each bin: uint32 [D, BINS].
+
+    blocks: functions that make the parts of the set, [size, dim] each; sizes: of each; directions: [D, dim].
+    Projections are computed on the device of both and counted on the CPU, by all its threads.
+    """
+    counts = np.zeros((len(directions), BINS), np.uint32)
+    keys = np.empty((len(directions), max(max(sizes), min(COLUMNS, sum(sizes)))), np.int32)
+    with worker_threads() as pool:
+        rows = np.array_split(np.arange(len(directions)), 4 * torch.get_num_threads())
+        start = 0
+        while start < len(blocks):
+            ends = list(accumulate(sizes[start:]))
+            stop = start + max(1, sum(end <= keys.shape[1] for end in ends))
+            columns = [keys[:, end - size : end] for size, end in zip(sizes[start:stop], ends, strict=False)]
+            list(pool.map(partial(_bins, directions), blocks[start:stop], columns))
+            filled = ends[stop - start - 1]
+            list(pool.map(partial(_count, keys[:, :filled], counts), rows))
+            start = stop
+    return counts
+
+
+def histogram_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Wasserstein-1 distance of every pair of rows of two histograms [D, BINS]: float64 [D]."""
+    u = (np.arange(BINS) + 0.5 - BINS / 2) / HALF
+    width = np.diff(SCALE * u / (1 - np.abs(u).clip(max=1 - 1e-9)))  # from the middle of a bin to that of the next
+
+    def of_row(row_a: np.ndarray, row_b: np.ndarray) -> float:
+        # Cumulative counts are exact; the last is the number of vectors.
+        below_a, below_b = row_a.cumsum(dtype=np.int64), row_b.cumsum(dtype=np.int64)
+        gap = below_a[:-1] / below_a[-1] - below_b[:-1] / below_b[-1]
+        return float(np.abs(gap) @ width)
+
+    with worker_threads() as pool:
+        return np.array(list(pool.map(of_row, a, b)))
+
+
+def _bins(directions: Tensor, block: Callable[[], Tensor], keys: np.ndarray) -> None:
+    """The bin of every projection of one block: keys int32 [D, size]."""
+    vectors = block()
+    for start in range(0, len(vectors), AT_ONCE):
+        x = torch.mm(directions, vectors[start : start + AT_ONCE].T).cpu().numpy()  # [D, n]
+        y = np.abs(x)
+        y += np.float32(SCALE)
+        np.divide(x, y, out=y)
+        y *= np.float32(HALF)
+        y += np.float32(BINS / 2)
+        keys[:, start : start + AT_ONCE] = y
+
+
+def _count(keys: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> None:
+    """Add the keys of some rows to their counts."""
+    for row in rows:
+        counts[row] += torch.bincount(torch.from_numpy(keys[row]), minlength=BINS).numpy().astype(np.uint32)
