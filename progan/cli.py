@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import subcommand
 
 from progan.commands.data import Data
+from progan.commands.evaluate import Evaluate
 from progan.commands.generate import Generate
 from progan.commands.snapshot import Import
 from progan.commands.train import Train, preset_config
@@ -22,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = tyro.cli(
             Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
             | Annotated[Generate, subcommand(name="generate")]
+            | Annotated[Evaluate, subcommand(name="evaluate")]
             | Annotated[Data, subcommand(name="data")]
             | Annotated[Import, subcommand(name="import")],
             prog="progan",

@@ -220,6 +220,12 @@ class TrainConfig:
     """Images between two picture grids."""
     checkpoint_nimg: int = 20_000
     """Images between two checkpoints."""
+    metrics: str = ""
+    """Metrics of the moving average, measured while training, such as swd,ms_ssim; none by default."""
+    metrics_nimg: int = 100_000
+    """Images between two measurements."""
+    metrics_images: int = 0
+    """Images of each measured set; 0: each metric's own number, 16384 for swd."""
 
     def __post_init__(self) -> None:
         for name in ("resolution", "channels", "label_dim"):
@@ -231,7 +237,9 @@ class TrainConfig:
             tick_nimg=self.tick_nimg,
             snapshot_nimg=self.snapshot_nimg,
             checkpoint_nimg=self.checkpoint_nimg,
+            metrics_nimg=self.metrics_nimg,
         )
+        check_at_least(0, metrics_images=self.metrics_images)
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not allowed; use 0 up to, not including, 1")

@@ -17,7 +17,15 @@ except ImportError:  # Windows locks nothing here
     fcntl = None  # type: ignore[assignment]
 
 # What may change between two parts of one run: how far it goes and what it writes down, never what it computes.
-FREE_FIELDS = ("schedule.total_nimg", "device", "snapshot_nimg", "checkpoint_nimg")
+FREE_FIELDS = (
+    "schedule.total_nimg",
+    "device",
+    "snapshot_nimg",
+    "checkpoint_nimg",
+    "metrics",
+    "metrics_nimg",
+    "metrics_images",
+)
 
 
 class RunFolder:
@@ -31,6 +39,7 @@ class RunFolder:
         self.generator = path / "generator.safetensors"
         self.stats = path / "stats.jsonl"
         self.timing = path / "timing.jsonl"
+        self.metrics = path / "metrics.jsonl"
         self.log = path / "log.txt"
 
     def newest_generator(self) -> Path:

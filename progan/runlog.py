@@ -3,6 +3,8 @@
 import json
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import RawIOBase
 from types import TracebackType
 from typing import Any
@@ -92,6 +94,15 @@ class RunLog:
         if not self.console.is_terminal:
             self.console.print(progress, highlight=False)
         state.sums, state.steps = {}, 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not counted as time of training."""
+        start = time.perf_counter()
+        yield
+        away = time.perf_counter() - start
+        self.clock += away
+        self.tick_clock += away
 
     def say(self, text: str) -> None:
         """A line for the log and the screen."""

@@ -22,6 +22,7 @@ from progan.images import fade_reals, make_grid, mirror, to_float
 from progan.losses import wgan_gp_d, wgan_gp_g
 from progan.rng import data_order, keyed_generator, latents
 from progan.run_folder import open_run
+from progan.run_metrics import RunMetrics
 from progan.runlog import RunLog, duration
 from progan.schedule import Phase, Schedule
 from progan.state import TrainState, checkpoints, load_network, save_network
@@ -149,6 +150,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, log: RunL
     config, folder = state.config, log.folder
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     preview = Preview(config, data)
+    metrics = RunMetrics(config, data, device, folder) if config.metrics else None
     log.say(
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
@@ -169,6 +171,9 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, log: RunL
                 save_network(
                     folder.snapshots / f"generator-{state.nimg:09d}.safetensors", state.g_ema, **stage(state, schedule)
                 )
+            if metrics and (crossed(config.metrics_nimg, before, state.nimg) or done):
+                with log.paused():
+                    log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **stage(state, schedule))}")
             if crossed(config.checkpoint_nimg, before, state.nimg) or done or stopped:
                 state.save(folder.checkpoints)
             if stopped and not done:
@@ -178,7 +183,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, log: RunL
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
 
 
-def stage(state: TrainState, schedule: Schedule) -> dict[str, float]:
+def stage(state: TrainState, schedule: Schedule) -> dict[str, Any]:
     """What a weights file says about how far its network has grown."""
     phase = schedule.at(max(0, min(state.nimg, schedule.config.total_nimg - 1)))
     return {"nimg": state.nimg, "resolution": phase.resolution, "alpha": phase.alpha}

@@ -1,5 +1,6 @@
 """Small data sets and small runs that every test can afford."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+import progan.metrics.suite
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.metrics.sliced_wasserstein import SwdProtocol
 
 MakeData = Callable[..., ImagePyramid]
 MakeConfig = Callable[..., TrainConfig]
@@ -20,6 +23,18 @@ MakeConfig = Callable[..., TrainConfig]
 def _one_thread() -> None:
     """Tiny networks gain nothing from threads, and lose much when the machine is busy."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Statistics of test images stay out of the user's cache."""
+    os.environ["PROGAN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def few_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SWD along 16 directions in place of 512, for tests of what surrounds it."""
+    monkeypatch.setattr(progan.metrics.suite, "SWD", SwdProtocol(directions=16))
 
 
 def write_data(

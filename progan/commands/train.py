@@ -36,6 +36,8 @@ class Train:
     """Thousand images between checkpoints."""
     snapshot_kimg: float | None = None
     """Thousand images between picture grids."""
+    metrics_every_kimg: float | None = None
+    """Thousand images between two measurements of --metrics."""
     batch: str | None = None
     """Images per minibatch: 16, or from a resolution up: 4:64,32:16."""
     lr: str | None = None
@@ -87,6 +89,8 @@ class Train:
             config = replace(config, checkpoint_nimg=_nimg("--checkpoint-kimg", self.checkpoint_kimg))
         if self.snapshot_kimg is not None:
             config = replace(config, snapshot_nimg=_nimg("--snapshot-kimg", self.snapshot_kimg))
+        if self.metrics_every_kimg is not None:
+            config = replace(config, metrics_nimg=_nimg("--metrics-every-kimg", self.metrics_every_kimg))
         return config
 
 

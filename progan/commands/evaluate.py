@@ -1,0 +1,87 @@
+"""`progan evaluate`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from tyro.conf import Positional
+
+from progan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a generator, or any folder of images, against a data set: SWD, MS-SSIM, FID and others."""
+
+    data: Path
+    """Data set of the reals."""
+    source: Positional[Path | None] = None
+    """Run folder, or a .safetensors file; leave it out with --fakes."""
+    metrics: str = "swd,ms_ssim"
+    """Some of swd, ms_ssim, fid, kid, is, fid_efficientnet_lite0, kid_efficientnet_lite0, neighbours."""
+    fakes: Path | None = None
+    """Measure the images in this folder instead of a generator's, whatever program made them."""
+    all_snapshots: bool = False
+    """Measure every snapshot of the run, one row each."""
+    images: int | None = None
+    """Images of each set; by default each metric's own number: 16384 for swd, 20000 for ms_ssim, 50000 for fid."""
+    seed: int = 0
+    """Decides latents, the choice of reals, patches and directions."""
+    mirror: Literal["auto", "on", "off"] = "auto"
+    """Mirror half of the reals; auto: if the run trained so."""
+    held_out: Path | None = None
+    """Data set that the run did not see, for neighbours; without it, other images of the data set are taken."""
+    inception_weights: Path | None = None
+    """File of the Inception network for fid, kid and is; by default torch-fidelity downloads it."""
+    out: Path | None = None
+    """Folder of metrics.jsonl and pictures; by default the run's folder, or the current one."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def run(self) -> None:
+        from progan.data.pyramid import ImagePyramid
+        from progan.device import pick_device
+        from progan.evaluate import evaluate, folder_subject, results_table, subjects_of, training_mirrors
+        from progan.metrics.suite import NEIGHBOURS, choose
+        from progan.run_folder import RunFolder
+        from progan.run_metrics import plot_metrics
+
+        if (self.source is None) == (self.fakes is None):
+            raise ConfigError(
+                "progan evaluate: give a run folder or a .safetensors file, or --fakes FOLDER, one of them"
+            )
+        if self.all_snapshots and self.fakes is not None:
+            raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
+        names = [name.strip() for name in self.metrics.split(",") if name.strip()]
+        metrics = choose(names, images=self.images, seed=self.seed, weights=self.inception_weights)
+        device = pick_device(self.device)
+        data = ImagePyramid.open(self.data)
+        mirrored = self.mirror == "on"
+        if self.source is None:
+            assert self.fakes is not None
+            subjects = [folder_subject(self.fakes, data.channels, self.seed)]
+        else:
+            subjects = subjects_of(self.source, data, all_snapshots=self.all_snapshots, seed=self.seed)
+            if self.mirror == "auto":
+                mirrored = bool(training_mirrors(self.source))
+        out = self.out or (self.source if self.source is not None and self.source.is_dir() else Path())
+        rows = []
+        for row in evaluate(
+            subjects,
+            data,
+            metrics,
+            mirrored=mirrored,
+            seed=self.seed,
+            device=device,
+            out=out,
+            neighbours=NEIGHBOURS in names,
+            held_out=None if self.held_out is None else ImagePyramid.open(self.held_out),
+            images=self.images,
+        ):
+            rows.append(row)
+        console = Console()
+        picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
+        console.print(results_table(rows))
+        pictures = [path for path in (picture, out / "neighbours.png") if path is not None and path.exists()]
+        console.print("written to " + ", ".join(map(str, [out / "metrics.jsonl", *pictures])), soft_wrap=True)
