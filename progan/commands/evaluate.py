@@ -48,9 +48,7 @@ class Evaluate:
         from progan.run_metrics import plot_metrics
 
         if (self.source is None) == (self.fakes is None):
-            raise ConfigError(
-                "progan evaluate: give a run folder or a .safetensors file, or --fakes FOLDER, one of them"
-            )
+            raise ConfigError("SOURCE: give a run folder or a .safetensors file, or --fakes FOLDER, one of them")
         if self.all_snapshots and self.fakes is not None:
             raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
         names = [name.strip() for name in self.metrics.split(",") if name.strip()]

@@ -82,6 +82,8 @@ class EfficientNetLite0(nn.Module):
 
 
 def _inception(weights: Path | None) -> nn.Module:
+    if weights is not None and not weights.is_file():
+        raise ConfigError(f"--inception-weights: {weights} is no file; get {INCEPTION_URL}")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ModuleNotFoundError as error:
@@ -96,8 +98,6 @@ def _inception(weights: Path | None) -> nn.Module:
         weights = Path(torch.hub.get_dir(), "checkpoints", INCEPTION_URL.rpartition("/")[2])
         if not weights.exists():
             _download(weights)
-    elif not weights.is_file():
-        raise ConfigError(f"--inception-weights: {weights} is no file; get {INCEPTION_URL}")
     _check_published(weights, INCEPTION_SHA256, f"get {INCEPTION_URL}")
     return FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], str(weights))
 
