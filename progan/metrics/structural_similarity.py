@@ -4,7 +4,6 @@ This is the multi-scale structural similarity of Wang, Simoncelli and Bovik (200
 """
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from progan.errors import ConfigError, DataError
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, collect
+from progan.metrics.workers import worker_threads
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # from the full resolution down to a sixteenth of it
 WINDOW = 11  # pixels
@@ -77,14 +77,8 @@ def ms_ssim_pairs(a: Tensor, b: Tensor) -> Tensor:
     if a.ndim != 4 or a.shape != b.shape:
         raise DataError(f"MS-SSIM compares [N, C, H, W] of one shape, not {list(a.shape)} with {list(b.shape)}")
     count = max(1, PIXELS_AT_ONCE // (a.shape[2] * a.shape[3]))
-    threads = torch.get_num_threads()
-    # Each thread takes images of its own: PyTorch's way, all threads on every small step, has them wait for each other
-    # after every step, and on a machine that is busy besides, that takes ten times as long as the steps.
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return torch.cat(list(pool.map(_compare, a.split(count), b.split(count))))
-    finally:
-        torch.set_num_threads(threads)  # which threads yet to come would otherwise take from these
+    with worker_threads() as pool:
+        return torch.cat(list(pool.map(_compare, a.split(count), b.split(count))))
 
 
 @torch.no_grad()
@@ -122,7 +116,7 @@ def _similarity(x: Tensor, luminance: bool) -> Tensor:
         if luminance:
             plus, minus = (mean[0] + 256).square_(), mean[1] * mean[1]
             index *= (plus - minus).add_(2 * C1).div_((plus + minus).add_(2 * C1))
-        total += index.sum(-1).sum((1, 2))
+        total += index.sum((1, 2, 3))
     return total / (channels * (height - window + 1) * (width - window + 1))
 
 

@@ -15,9 +15,10 @@ def worker_threads() -> Iterator[ThreadPoolExecutor]:
     end of every operation lose everything when another process takes a core.
     """
     threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield pool
-        finally:
-            # A thread's setting is its own, but threads that start later take over the last one made anywhere.
-            torch.set_num_threads(threads)
+    finally:
+        # A thread's setting is its own, but threads that start later take over the last one made anywhere; so this
+        # waits until every worker has ended.
+        torch.set_num_threads(threads)
