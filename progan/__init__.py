@@ -8,6 +8,7 @@ from progan.config import (
     TrainConfig,
 )
 from progan.errors import ConfigError, DataError, RunError, UserError
+from progan.lazy import lazy_names
 from progan.schedule import Phase, Schedule
 
 __version__ = "0.1.0"
@@ -31,19 +32,14 @@ __all__ = [
     "train_step",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import what needs PyTorch only when it is asked for, so that `progan --help` is quick."""
-    home = {
+__getattr__ = lazy_names(
+    __name__,
+    {
         "Generator": "networks",
         "Discriminator": "networks",
         "ImagePyramid": "data.pyramid",
         "TrainState": "state",
         "train_step": "train",
         "train": "train",
-    }
-    if name not in home:
-        raise AttributeError(f"module 'progan' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"progan.{home[name]}"), name)
+    },
+)

@@ -17,6 +17,7 @@ from progan.data.pyramid import ImagePyramid
 from progan.data.sources.folder import BadImageError, ImageFile, load_image, read_size, survey_folder
 from progan.device import keep_freed_memory
 from progan.errors import ConfigError, DataError, RunError
+from progan.files import make_folder
 from progan.measure import Meter, Reals, Result, append, fakes_of, number, value_title
 from progan.memorisation import IMAGES, measure_neighbours
 from progan.metrics.suite import Metric
@@ -65,7 +66,7 @@ def evaluate(
         check_fits(replace(subjects[0], name=str(held_out.path)), held_out)
     if device.type == "cpu":
         keep_freed_memory()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder("--out", out)
     meter = Meter(metrics, Reals(data, resolution, mirrored, seed), device, quiet)
     for subject in subjects:
         results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
@@ -96,7 +97,7 @@ def check_fits(subject: Subject, data: ImagePyramid) -> None:
 
 
 def subjects_of(source: Path, data: ImagePyramid, *, all_snapshots: bool = False, seed: int = 0) -> list[Subject]:
-    """The generator of a run or of a weights file, or every snapshot of a run."""
+    """The generator of a run or of a weights file, or every snapshot of a run; raises RunError if there is none."""
     if not all_snapshots:
         return [generator_subject(RunFolder(source).newest_generator() if source.is_dir() else source, data, seed)]
     found = sorted(RunFolder(source).snapshots.glob("generator-*.safetensors"))

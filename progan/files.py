@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from progan.errors import UserError
+from progan.errors import ConfigError, UserError
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -40,6 +40,14 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     text = json.dumps(value, indent=2) + "\n"
     write_whole(path, lambda file: _write_text(file, text))
+
+
+def make_folder(field: str, folder: Path) -> None:
+    """Make a folder and those above it; raises ConfigError naming the field that asked for it when that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{field}: {folder} cannot be made a folder ({error.strerror}); choose another") from None
 
 
 def sync_folder(folder: Path) -> None:

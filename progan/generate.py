@@ -10,6 +10,7 @@ from torch import Tensor
 
 from progan.device import pick_device
 from progan.errors import ConfigError
+from progan.files import make_folder
 from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
 from progan.networks import Generator, check_stage
 from progan.rng import latents
@@ -90,10 +91,7 @@ def write_images(
     g.to(pick_device(device)).requires_grad_(False)
     z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out: {out} cannot be made a folder ({error.strerror}); choose another") from None
+    make_folder("--out", out)
     cells, done = [], 0
     for images in batches(g, z, labels, resolution=resolution, alpha=alpha):
         for image in images:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from progan.data.manifest import images_name
 from progan.data.pyramid import ImagePyramid
 from progan.errors import DataError, RunError
-from progan.files import disk_reason
+from progan.files import disk_reason, make_folder
 from progan.generate import batches, one_hot
 from progan.images import mirror
 from progan.metrics.cache import cached
@@ -44,17 +44,20 @@ class Reals:
         total = len(self.data)
         order = torch.randperm(total, generator=keyed_generator(self.seed, "measured reals")).numpy()
         flips = torch.rand(total, generator=keyed_generator(self.seed, "measured mirror")).numpy() < 0.5
-        batch = max(1, min(256, READ_AT_ONCE // self.resolution**2))
-        for first in range(start, start + count, batch):
-            chosen = slice(first, min(first + batch, start + count))
+        for chosen in self._batches(start, start + count):
             images = self.data.read(order[chosen], self.resolution)
             yield mirror(images, flips[chosen]) if self.mirrored else images
 
     def in_order(self) -> Iterator[np.ndarray]:
         """All images as they are stored, none mirrored."""
+        every = np.arange(len(self.data))
+        for chosen in self._batches(0, len(every)):
+            yield self.data.read(every[chosen], self.resolution)
+
+    def _batches(self, start: int, stop: int) -> Iterator[slice]:
+        """Ranges of at most 256 images, and of bounded memory."""
         batch = max(1, min(256, READ_AT_ONCE // self.resolution**2))
-        for start in range(0, len(self.data), batch):
-            yield self.data.read(np.arange(start, min(start + batch, len(self.data))), self.resolution)
+        return (slice(first, min(first + batch, stop)) for first in range(start, stop, batch))
 
     def key(self) -> dict[str, Any]:
         """What the images depend on. A file that is written again, even in place, changes it."""
@@ -151,15 +154,15 @@ class Meter:
 
     def _prepare(self, metric: Metric) -> None:
         """Statistics of the reals and the noise floor, from the cache if they are there."""
-        key = self.reals.key() | metric.protocol.describe()
-        if metric.protocol.hash not in self._reals:
-            self._reals[metric.protocol.hash] = cached(
+        protocol = metric.protocol
+        key = {"metric": protocol.name, "protocol": protocol.describe(), "reals": self.reals.key()}
+        if protocol.hash not in self._reals:
+            self._reals[protocol.hash] = cached(
                 key | {"role": "reals"}, lambda: self._collect(metric, "reals", 0, metric.size)
             )
         if metric.name not in self._floors:
-            self._floors[metric.name] = _unpacked(
-                cached(key | {"role": "floor", "name": metric.name}, lambda: _packed(self._floor(metric)))
-            )
+            of_floor = key | {"role": "floor", "name": metric.name, "seed": metric.seed}
+            self._floors[metric.name] = _unpacked(cached(of_floor, lambda: _packed(self._floor(metric))))
 
     def _floor(self, metric: Metric) -> Values:
         reals = self._reals[metric.protocol.hash]
@@ -245,8 +248,8 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
         "device": str(meter.device),
     }
     lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
+    make_folder("--out", record.parent)
     try:
-        record.parent.mkdir(parents=True, exist_ok=True)
         if record.exists() and record.read_bytes()[-1:] not in (b"\n", b""):
             lines = "\n" + lines  # a kill cut the line before short
         with record.open("ab") as file:
@@ -256,7 +259,7 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
 
 
 def summary(results: Sequence[Result]) -> str:
-    """One line: 'swd average 12.3 ± 0.2 (reals 1.1), ms_ssim 0.21 ± 0.01 (reals 0.18)'."""
+    """One line: 'SWD x1e3 average 12.3 ± 0.2 (reals 1.1), MS-SSIM 0.21 ± 0.01 (reals 0.18)'."""
     parts = []
     for result in results:
         level = list(result.values)[-1]
@@ -267,13 +270,9 @@ def summary(results: Sequence[Result]) -> str:
 
 def value_title(result: Result, level: str) -> str:
     """What a value is called in tables."""
-    return {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(result.metric.name, _scaled(result.metric.name)) + (
-        f" {level}" if level else ""
-    )
-
-
-def _scaled(name: str) -> str:
-    return f"{name} x1e3" if name.startswith("kid") else name
+    name = result.metric.name
+    shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(name, f"{name} x1e3" if name.startswith("kid") else name)
+    return f"{shown_as} {level}".rstrip()
 
 
 def number(value: float | None) -> str:

@@ -48,7 +48,9 @@ def measure_neighbours(
             stream = shown(f"neighbours: {what}", reals.in_order(), len(reals.data), quiet)
             return {"features": collect(stream, FeatureCollector(every, device))["features"]}
 
-        return cached(reals.key() | every.describe() | {"role": "in order"}, make)["features"]
+        stored = replace(reals, mirrored=False, seed=0).key()
+        key = {"metric": every.name, "protocol": every.describe(), "reals": stored, "role": "in order"}
+        return cached(key, make)["features"]
 
     seen = features(train, "training images")
     others = None if held_out is None else features(replace(train, data=held_out), "held-out images")

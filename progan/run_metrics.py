@@ -24,8 +24,7 @@ class RunMetrics:
     """
 
     def __init__(self, config: TrainConfig, data: ImagePyramid, device: torch.device, folder: RunFolder) -> None:
-        names = [name.strip() for name in config.metrics.split(",")]
-        chosen = choose(names, images=config.metrics_images or None, seed=config.seed)
+        chosen = choose(config.metrics, images=config.metrics_images or None, seed=config.seed)
         self.images = max(metric.size for metric in chosen)
         self.seed = config.seed
         self.folder = folder

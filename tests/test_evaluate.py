@@ -73,6 +73,7 @@ def test_the_images_of_any_program_are_measured(place: Path) -> None:
         ("--fakes mixed --data data --images 16", "03.png: is 8x8, the others are 16x16"),
         ("pictures --data data --all-snapshots --images 16", "holds no snapshots"),
         ("run --data data --images 16 --metrics fid --inception-weights none.pth", "none.pth is no file; get https"),
+        ("run --data data --images 16 --out pictures/00.png", "--out: pictures/00.png cannot be made a folder"),
         ("nothing --data data --images 16", "no such file"),
     ],
 )

@@ -43,7 +43,7 @@ class Evaluate:
         from progan.data.pyramid import ImagePyramid
         from progan.device import pick_device
         from progan.evaluate import evaluate, folder_subject, results_table, subjects_of, training_mirrors
-        from progan.metrics.suite import NEIGHBOURS, choose
+        from progan.metrics.suite import NEIGHBOURS, choose, split_names
         from progan.run_folder import RunFolder
         from progan.run_metrics import plot_metrics
 
@@ -51,8 +51,7 @@ class Evaluate:
             raise ConfigError("SOURCE: give a run folder or a .safetensors file, or --fakes FOLDER, one of them")
         if self.all_snapshots and self.fakes is not None:
             raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
-        names = [name.strip() for name in self.metrics.split(",") if name.strip()]
-        metrics = choose(names, images=self.images, seed=self.seed, weights=self.inception_weights)
+        metrics = choose(self.metrics, images=self.images, seed=self.seed, weights=self.inception_weights)
         device = pick_device(self.device)
         data = ImagePyramid.open(self.data)
         mirrored = self.mirror == "on"
@@ -73,7 +72,7 @@ class Evaluate:
             seed=self.seed,
             device=device,
             out=out,
-            neighbours=NEIGHBOURS in names,
+            neighbours=NEIGHBOURS in split_names(self.metrics),
             held_out=None if self.held_out is None else ImagePyramid.open(self.held_out),
             images=self.images,
         ):

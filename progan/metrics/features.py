@@ -7,7 +7,7 @@ names fid_efficientnet_lite0 and kid_efficientnet_lite0.
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import torch
@@ -127,43 +127,37 @@ def inception_score(logits: np.ndarray, *, splits: int = 10, seed: int = 0) -> t
     return float(np.mean(scores)), float(np.std(scores))
 
 
-def fid(
-    reals: Images,
-    fakes: Images,
-    *,
-    network: NetworkName = "inception",
-    images: int = 50_000,
-    device: str | torch.device = "cpu",
-    weights: Path | None = None,
-) -> float:
-    """FID between two sets of images.
-
-    reals, fakes: uint8 [N, C, R, R], as an array, a tensor or an iterable of batches; the first `images` of each are
-    used. weights: see `load_network`. Raises DataError for too few images or sets of different size, ConfigError when
-    the network cannot be loaded.
-    """
-    real, fake = _both(reals, fakes, FeatureProtocol(network, images), device, weights)
+def fid(reals: Images, fakes: Images, **how: Any) -> float:
+    """FID between two sets of images (Heusel et al., 2017), with the arguments of `features_of`."""
+    real, fake = features_of(reals, fakes, **how)
     return frechet_distance(fake, real)
 
 
-def kid(
-    reals: Images,
-    fakes: Images,
-    *,
-    network: NetworkName = "inception",
-    images: int = 50_000,
-    device: str | torch.device = "cpu",
-    weights: Path | None = None,
-) -> tuple[float, float]:
-    """KID between two sets of images, mean and standard deviation over 100 subsets of 1,000; arguments as for `fid`."""
-    real, fake = _both(reals, fakes, FeatureProtocol(network, images), device, weights)
+def kid(reals: Images, fakes: Images, **how: Any) -> tuple[float, float]:
+    """KID between two sets of images (Binkowski et al., 2018): mean and standard deviation over 100 subsets of 1,000.
+
+    Arguments as for `features_of`.
+    """
+    real, fake = features_of(reals, fakes, **how)
     return kernel_distance(fake, real)
 
 
-def _both(
-    reals: Images, fakes: Images, protocol: FeatureProtocol, device: str | torch.device, weights: Path | None
+def features_of(
+    reals: Images,
+    fakes: Images,
+    *,
+    device: str | torch.device = "cpu",
+    weights: Path | None = None,
+    **protocol: Any,
 ) -> list[np.ndarray]:
-    collectors = [FeatureCollector(protocol, device, weights) for _ in range(2)]
+    """The features of two sets of images: float32 [N, D] each.
+
+    reals, fakes: uint8 [N, C, R, R], as an array, a tensor or an iterable of batches; the first 50,000 of each are
+    used. weights: see `load_network`. protocol: fields of `FeatureProtocol` to change. Raises DataError for too few
+    images or sets of different size, ConfigError when the network cannot be loaded.
+    """
+    chosen = FeatureProtocol(**protocol)
+    collectors = [FeatureCollector(chosen, device, weights) for _ in range(2)]
     found = [collect(images, c)["features"] for images, c in zip((reals, fakes), collectors, strict=True)]
     check_same_shape(collectors[0].shape, collectors[1].shape)
     return found

@@ -1,13 +1,13 @@
 """One-dimensional Wasserstein distances of millions of projections, by counting in place of sorting (paper section 5).
 
-The distance is the area between two cumulative distributions. Counts in fine bins give it at a third of the time of
-a sort, add up over parts of a set, and are small enough to keep. On average over where the bins lie it is exact; the
-random rest shrinks with the number of directions, and is below 1e-5 of the distance in the paper's protocol.
+The distance is the area between two cumulative distributions. Counts in fine bins give it without a sort, in one pass
+over a stream, and are small enough to keep. On average over where the bins lie it is exact; the random rest shrinks
+with the number of directions, and the tests hold it below 1e-5 of the distance.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -28,22 +28,20 @@ def projection_histograms(
 ) -> np.ndarray:
     """How many projections on each direction fall into each bin: uint32 [D, BINS].
 
-    blocks: functions that make the parts of the set, [size, dim] each; sizes: of each; directions: [D, dim].
-    Projections are computed on the device of both and counted on the CPU, by all its threads.
+    blocks: functions that make the parts of the set, [size, dim] each; sizes: of each, all the same but the last, which
+    may be smaller; directions: [D, dim]. Projections are computed on the device of both and counted on the CPU, by all
+    its threads.
     """
     counts = np.zeros((len(directions), BINS), np.uint32)
-    keys = np.empty((len(directions), max(max(sizes), min(COLUMNS, sum(sizes)))), np.int32)
+    at_once = max(1, COLUMNS // sizes[0])  # blocks
+    keys = np.empty((len(directions), sum(sizes[:at_once])), np.int32)
+    rows = np.array_split(np.arange(len(directions)), 4 * torch.get_num_threads())
     with worker_threads() as pool:
-        rows = np.array_split(np.arange(len(directions)), 4 * torch.get_num_threads())
-        start = 0
-        while start < len(blocks):
-            ends = list(accumulate(sizes[start:]))
-            stop = start + max(1, sum(end <= keys.shape[1] for end in ends))
-            columns = [keys[:, end - size : end] for size, end in zip(sizes[start:stop], ends, strict=False)]
-            list(pool.map(partial(_bins, directions), blocks[start:stop], columns))
-            filled = ends[stop - start - 1]
-            list(pool.map(partial(_count, keys[:, :filled], counts), rows))
-            start = stop
+        for first in range(0, len(blocks), at_once):
+            ends = list(accumulate(sizes[first : first + at_once], initial=0))
+            columns = [keys[:, start:end] for start, end in pairwise(ends)]
+            list(pool.map(partial(_bins, directions), blocks[first : first + at_once], columns))
+            list(pool.map(partial(_count, keys[:, : ends[-1]], counts), rows))
     return counts
 
 

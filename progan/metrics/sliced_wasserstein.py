@@ -6,7 +6,6 @@ whether sharpness and noise are alike, the 16x16 one whether large structures ar
 
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,12 +97,8 @@ def sliced_distance(a: Tensor, b: Tensor, directions: Tensor) -> np.ndarray:
 
     a: [M, dim]; b: [M', dim]; directions: [D, dim], unit vectors.
     """
-    histograms = []
-    for x in (a, b):
-        parts = x.split(BLOCK * 128)
-        histograms.append(
-            projection_histograms([partial(Tensor.detach, p) for p in parts], [*map(len, parts)], directions)
-        )
+    sets = [x.split(BLOCK * 128) for x in (a, b)]
+    histograms = [projection_histograms([p.detach for p in x], [len(p) for p in x], directions) for x in sets]
     return histogram_distance(*histograms)
 
 
@@ -136,28 +131,34 @@ class SwdCollector(Collector):
         resolution = images.shape[-1]
         if resolution < COARSEST or resolution & (resolution - 1):
             raise DataError(f"swd: images of {resolution} pixels; SWD needs a power of two of at least {COARSEST}")
-        index = len(self._blocks)
         self._blocks.append(len(images))
-        parts = torch.from_numpy(rgb(images)).split(max(1, min(16, PIXELS_AT_ONCE // resolution**2)))
-        starts = list(accumulate(map(len, parts), initial=0))
+        count = max(1, min(16, PIXELS_AT_ONCE // resolution**2))
+        parts = torch.from_numpy(rgb(images)).split(count)
+        resolutions = [COARSEST << i for i in range((resolution // COARSEST).bit_length())]
+        positions = {r: self._positions(r, len(self._blocks) - 1).split(count) for r in resolutions}
         with worker_threads() as pool:
-            levels = list(pool.map(partial(self._levels_of, index), parts, starts))
+            levels = list(
+                pool.map(self._levels_of, parts, ({r: p[i] for r, p in positions.items()} for i in range(len(parts))))
+            )
         for r in levels[0]:
             kept, sums = zip(*(level[r] for level in levels), strict=True)
             self._levels.setdefault(r, []).append(torch.cat(kept))
             self._sums.setdefault(r, []).append(torch.stack(sums).sum(0))
 
     @torch.no_grad()
-    def _levels_of(self, block: int, images: Tensor, start: int) -> dict[int, tuple[Tensor, Tensor]]:
-        """Per level, what is kept of some images of a block, and the sums of their descriptors."""
+    def _levels_of(self, images: Tensor, positions: dict[int, Tensor]) -> dict[int, tuple[Tensor, Tensor]]:
+        """Per level, what is kept of some images, and the sums [2, 3] of their descriptors and of the squares.
+
+        images: uint8 [n, 3, R, R]; positions: of their patches, [n, P, 2] per level. Of a level [n, 3, r, r] and its
+        descriptors [n, P * 147], the smaller is kept.
+        """
         found = {}
         for level in laplacian_pyramid(images.to(self.device).float()):
             r = level.shape[-1]
-            patches = descriptors(level, self._positions(r, block)[start : start + len(images)])
+            patches = descriptors(level, positions[r])
             values = patches.view(len(patches), 3, -1)
             sums = torch.stack([v.sum((0, 2), dtype=torch.float64) for v in (values, values * values)])
-            small = level[0].numel() <= patches.numel() // len(images)  # keep what is smaller
-            found[r] = level if small else patches.view(len(images), -1), sums
+            found[r] = level if level.numel() <= patches.numel() else patches.view(len(images), -1), sums
         return found
 
     def _statistics(self) -> Statistics:
@@ -178,7 +179,7 @@ class SwdCollector(Collector):
         return found
 
     def _histograms(self, r: int, blocks: np.ndarray, directions: Tensor) -> np.ndarray:
-        """Of the descriptors of some blocks, normalised by what these blocks have."""
+        """Histograms [D, BINS] of the descriptors of some blocks, normalised by mean and std of these blocks alone."""
         sizes = [self._blocks[i] * self.protocol.patches for i in blocks]
         values = sum(sizes) * PATCH**2
         mean, square = (torch.stack([self._sums[r][i] for i in blocks]).sum(0) / values).unbind()

@@ -1,6 +1,5 @@
 """Every metric in one shape, by name."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Metric:
 
     is_distance: whether it compares fakes with reals; its noise floor is then the distance of reals to other reals.
     Else it is a figure of one set, and the reals' own figure is what to compare with. spread: what the number behind
-    the ± is.
+    the ± is. seed: of what is random beside the protocol, KID's subsets and the inception score's parts.
     """
 
     name: str
@@ -37,6 +36,7 @@ class Metric:
     size: int
     is_distance: bool
     spread: str
+    seed: int = 0
 
     def collector(
         self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
@@ -77,8 +77,7 @@ class _MsSsim(Metric):
 @dataclass(frozen=True)
 class _Features(Metric):
     protocol: FeatureProtocol
-    weights: Path | None
-    seed: int
+    weights: Path | None = None
 
     def collector(
         self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
@@ -109,22 +108,26 @@ NEIGHBOURS = NAMES[-1]
 SWD = SwdProtocol()
 
 
-def choose(
-    names: Sequence[str], *, images: int | None = None, seed: int = 0, weights: Path | None = None
-) -> list[Metric]:
-    """The metrics of these names, each once.
+def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Path | None = None) -> list[Metric]:
+    """The metrics of these names, "swd,ms_ssim", each once.
 
     images: number of images of each set, by default the protocol's own: 16,384 for SWD, 20,000 (10,000 pairs) for
     MS-SSIM, 50,000 for inception, 10,000 for efficientnet_lite0. seed: of patches, directions and subsets. weights: a
     file of the inception network. "neighbours" needs the training images themselves, and is left to others. Raises
     ConfigError for an unknown name or too small a number.
     """
-    unknown = [name for name in names if name not in NAMES]
-    if unknown or not names:
+    wanted = split_names(names)
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown or not wanted:
         raise ConfigError(f"--metrics: {', '.join(unknown) or 'none'} not known; use some of {', '.join(NAMES)}")
     if images is not None and images < 16:
         raise ConfigError(f"--images: {images} are too few to measure anything; give 16 or more")
-    return [_metric(name, images, seed, weights) for name in dict.fromkeys(names) if name != NEIGHBOURS]
+    return [_metric(name, images, seed, weights) for name in wanted if name != NEIGHBOURS]
+
+
+def split_names(names: str) -> list[str]:
+    """'swd, ms_ssim,' -> ['swd', 'ms_ssim'], each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 def _metric(name: str, images: int | None, seed: int, weights: Path | None) -> Metric:
@@ -143,4 +146,4 @@ def _metric(name: str, images: int | None, seed: int, weights: Path | None) -> M
         "is": "deviation over 10 splits",
     }[kind]
     cls = {"fid": _Fid, "kid": _Kid, "is": _InceptionScore}[kind]
-    return cls(name, protocol, protocol.images, kind != "is", spread, weights, seed)
+    return cls(name, protocol, protocol.images, kind != "is", spread, seed, weights)
