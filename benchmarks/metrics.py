@@ -115,6 +115,7 @@ def compare_parts(folder: Path, args: argparse.Namespace) -> dict[str, object]:
     directions = random_directions(protocol, 147)[:128]
     rows = sum(map(len, sets[0]))
     square = torch.randn(2048, 2048)
+    functions = [([block.clone for block in x], [len(block) for block in x]) for x in sets]
     times: dict[str, list[float]] = {"product": [], "project": [], "count": [], "sort": []}
 
     def timed(name: str, function: Callable[[], object]) -> object:
@@ -127,7 +128,7 @@ def compare_parts(folder: Path, args: argparse.Namespace) -> dict[str, object]:
         for _ in range(3):
             timed("product", lambda: [square @ square for _ in range(10)])
             timed("project", lambda: [directions @ block.T for block in sets[0]])
-            histograms = timed("count", lambda: [projection_histograms(iter(x), directions) for x in sets])
+            histograms = timed("count", lambda: [projection_histograms(*x, directions) for x in functions])
             start = time.perf_counter()
             ordered = []
             for blocks in sets:
