@@ -54,7 +54,8 @@ def evaluate(
 ) -> Iterator[tuple[Subject, list[Result]]]:
     """Measure one subject after the other, and append each result to out/metrics.jsonl as a line of JSON.
 
-    neighbours: also look for the nearest training images, into out/neighbours.png. Raises DataError when images and
+    neighbours: also look for the nearest training images, into the subject's
+    `neighbours_picture`. Raises DataError when images and
     data set differ in channels, or the data set lacks their resolution.
     """
     resolution = subjects[0].shape[1]
@@ -72,7 +73,7 @@ def evaluate(
         results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
         if neighbours:
             count = images or IMAGES
-            where = out / ("neighbours.png" if subject.nimg is None else f"neighbours-{subject.nimg:09d}.png")
+            where = neighbours_picture(out, subject)
             results.append(
                 measure_neighbours(
                     subject.images(count), meter.reals, held_out, where, images=count, device=device, quiet=quiet
@@ -80,6 +81,11 @@ def evaluate(
             )
         append(out / "metrics.jsonl", results, subject.name, subject.nimg, meter)
         yield subject, results
+
+
+def neighbours_picture(out: Path, subject: Subject) -> Path:
+    """Where the picture of a subject's nearest training images goes."""
+    return out / ("neighbours.png" if subject.nimg is None else f"neighbours-{subject.nimg:09d}.png")
 
 
 def check_fits(subject: Subject, data: ImagePyramid) -> None:

@@ -42,7 +42,14 @@ class Evaluate:
     def run(self) -> None:
         from progan.data.pyramid import ImagePyramid
         from progan.device import pick_device
-        from progan.evaluate import evaluate, folder_subject, results_table, subjects_of, training_mirrors
+        from progan.evaluate import (
+            evaluate,
+            folder_subject,
+            neighbours_picture,
+            results_table,
+            subjects_of,
+            training_mirrors,
+        )
         from progan.metrics.suite import NEIGHBOURS, choose, split_names
         from progan.run_folder import RunFolder
         from progan.run_metrics import plot_metrics
@@ -80,5 +87,7 @@ class Evaluate:
         console = Console()
         picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
         console.print(results_table(rows))
-        pictures = [path for path in (picture, out / "neighbours.png") if path is not None and path.exists()]
-        console.print("written to " + ", ".join(map(str, [out / "metrics.jsonl", *pictures])), soft_wrap=True)
+        written = [out / "metrics.jsonl", *([] if picture is None else [picture])]
+        if NEIGHBOURS in split_names(self.metrics):
+            written += [neighbours_picture(out, subject) for subject in subjects]
+        console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
