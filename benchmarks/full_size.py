@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from train_step import cpu_name
 
-from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.writer import PyramidWriter
 from progan.device import keep_freed_memory, pick_device, pick_precision
 from progan.plan import memory_bytes
 from progan.presets import PRESETS

@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.writer import PyramidWriter
 from progan.device import keep_freed_memory, pick_device, pick_precision
 from progan.schedule import Schedule
 from progan.state import TrainState

@@ -11,10 +11,12 @@ import torch
 from rich.table import Table
 
 from progan.config import TrainConfig, from_json
-from progan.data.create import work
 from progan.data.manifest import MANIFEST
+from progan.data.pictures import load_image, read_size
+from progan.data.progress import work
 from progan.data.pyramid import ImagePyramid
-from progan.data.sources.folder import BadImageError, ImageFile, load_image, read_size, survey_folder
+from progan.data.source import BadImageError
+from progan.data.tree import PictureFile, open_tree
 from progan.device import keep_freed_memory
 from progan.errors import ConfigError, DataError, RunError
 from progan.files import make_folder
@@ -131,13 +133,11 @@ def folder_subject(folder: Path, channels: int, seed: int = 0) -> Subject:
         reals = Reals(pyramid, pyramid.resolution, mirrored=False, seed=seed + 1)
         shape = (pyramid.channels, pyramid.resolution)
         return Subject(str(folder), shape, lambda count: reals.stream(0, min(count, len(pyramid))))
-    survey = survey_folder(folder)
-    if survey.bad:
-        bad = survey.bad[0]
-        raise DataError(f"{folder / bad.name}: {bad.reason}; {len(survey.bad)} such, remove or mend them")
-    files = survey.files
+    files = list(open_tree(folder).files())
+    if not files:
+        raise DataError(f"{folder}: holds no pictures; pass a folder of pictures")
     order = torch.randperm(len(files), generator=keyed_generator(seed, "measured files")).tolist()
-    size = read_size(files[0].path)[0]
+    size = _side_of_all(folder, files)
 
     def images(count: int) -> Iterator[np.ndarray]:
         jobs = [files[i] for i in order[:count]]
@@ -148,11 +148,27 @@ def folder_subject(folder: Path, channels: int, seed: int = 0) -> Subject:
     return Subject(str(folder), (channels, size), images)
 
 
-def _load(file: ImageFile, *, size: int, channels: int) -> np.ndarray:
+def _side_of_all(folder: Path, files: list[PictureFile]) -> int:
+    """The side of every picture, by their headers. Raises DataError naming the first that is not like the others."""
+    found: tuple[int, int] | None = None
+    for file in files:
+        try:
+            with file.open() as opened:
+                size = read_size(opened)
+        except BadImageError as error:
+            raise DataError(f"{folder / file.name}: {error}; remove or mend it") from None
+        found = found or size
+        if size != (found[0], found[0]):
+            others = "" if file is files[0] else f", the others are {found[0]}x{found[0]}"
+            raise DataError(f"{folder / file.name}: is {size[0]}x{size[1]}{others}; give square pictures of one size")
+    assert found is not None
+    return found[0]
+
+
+def _load(file: PictureFile, *, size: int, channels: int) -> np.ndarray:
     try:
-        if (found := read_size(file.path)) != (size, size):
-            raise DataError(f"{file.path}: is {found[0]}x{found[1]}, the others are {size}x{size}; give one size")
-        return load_image(file.path, resolution=size, channels=channels)
+        with file.open() as opened:
+            return load_image(opened, resolution=size, channels=channels)
     except BadImageError as error:
         raise DataError(f"{file.path}: {error}; remove or mend it") from None
 

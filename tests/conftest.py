@@ -12,7 +12,8 @@ import torch
 
 import progan.metrics.suite
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.writer import PyramidWriter
 from progan.metrics.sliced_wasserstein import SwdProtocol
 
 MakeData = Callable[..., ImagePyramid]

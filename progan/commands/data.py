@@ -4,80 +4,13 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from rich.console import Console
 from tyro.conf import Positional, arg, subcommand
 
-
-@dataclass(frozen=True)
-class CreateFaces:
-    """Compose faces from drawn parts: aligned, colourful, unlimited, the same for the same seed."""
-
-    out: Path
-    """Folder of the data set."""
-    count: int
-    """Number of faces."""
-    resolution: int
-    """Pixels, a power of two from 4 up."""
-    first_seed: int = 0
-    """Seed of the first face; the others follow."""
-    workers: int | None = None
-    """Processes; all cores by default."""
-
-    def run(self) -> None:
-        from progan.data.create import create_faces, describe
-
-        made = create_faces(
-            self.out,
-            count=self.count,
-            resolution=self.resolution,
-            first_seed=self.first_seed,
-            workers=self.workers,
-            command=_command(),
-        )
-        Console().print(describe(made))
-
-
-@dataclass(frozen=True)
-class CreateFolder:
-    """A data set from a folder of pictures, sub-folders included."""
-
-    src: Positional[Path]
-    """Folder of image files."""
-    out: Path
-    """Folder of the data set."""
-    resolution: int | None = None
-    """Pixels, a power of two from 4 up; by default the largest that the smallest picture fills."""
-    crop: Literal["none", "center"] = "none"
-    """How to make a picture square: center cuts the long side."""
-    pad: bool = False
-    """Make a picture square with black borders instead."""
-    labels: Literal["none", "folders"] = "none"
-    """folders: the first-level folder of a picture is its class."""
-    channels: Literal[1, 3] = 3
-    """Colour channels of the data set."""
-    on_bad: Literal["fail", "skip"] = "fail"
-    """What to do about a file that cannot be used: refuse and name all, or leave them out and name them."""
-    workers: int | None = None
-    """Processes; all cores by default."""
-
-    def run(self) -> None:
-        from progan.data.create import create_folder, describe
-
-        made = create_folder(
-            self.src,
-            self.out,
-            resolution=self.resolution,
-            crop=self.crop,
-            pad=self.pad,
-            labels=self.labels,
-            channels=self.channels,
-            on_bad=self.on_bad,
-            workers=self.workers,
-            command=_command(),
-        )
-        Console().print(describe(made))
+from progan.data.sources.faces import Faces
+from progan.data.sources.folder import Folder
 
 
 @dataclass(frozen=True)
@@ -85,12 +18,14 @@ class Create:
     """Make a data set."""
 
     source: Annotated[
-        Annotated[CreateFaces, subcommand(name="faces")] | Annotated[CreateFolder, subcommand(name="folder")],
+        Annotated[Faces, subcommand(name="faces")] | Annotated[Folder, subcommand(name="folder")],
         arg(name=""),
     ]
 
     def run(self) -> None:
-        self.source.run()
+        from progan.data.create import create, describe
+
+        Console().print(describe(create(self.source, command=shlex.join(["progan", *sys.argv[1:]]))))
 
 
 @dataclass(frozen=True)
@@ -124,7 +59,3 @@ class Data:
 
     def run(self) -> None:
         self.action.run()
-
-
-def _command() -> str:
-    return shlex.join(["progan", *sys.argv[1:]])

@@ -7,29 +7,13 @@ nothing is decoded and no worker process runs: the operating system's page cache
 
 import hashlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from progan.data.manifest import (
-    AGAIN,
-    FORMAT,
-    MANIFEST,
-    VERSION,
-    dataset_hash,
-    images_name,
-    layout,
-    pyramid_resolutions,
-    read_manifest,
-)
-from progan.errors import DataError, UserError
-from progan.files import disk_reason, sync_folder, write_json
+from progan.data.manifest import AGAIN, MANIFEST, images_name, layout, pyramid_resolutions, read_manifest
+from progan.errors import DataError
 
 HEADER_BYTES = 128  # of every .npy file here: version 1.0, padded so that the count can be filled in at the end
 
@@ -123,153 +107,6 @@ class ImagePyramid:
                 raise DataError(f"{path}: its content is not what was written (sha256 differs); {AGAIN}")
 
 
-class PyramidWriter:
-    """Writes a data set whole or not at all: `with PyramidWriter(...) as writer: writer.append(levels)`.
-
-    Everything goes to a folder beside `out` that is moved into place when it is complete and on disk. On any
-    exception it is removed; after a kill it stays behind without `dataset.json`, so it cannot be taken for a data
-    set. `source` and `attribution` go to `dataset.json` as they are when the block ends.
-
-    Raises DataError for a resolution that is no power of two, an `out` that holds files, a full or read-only disk,
-    and a block that ends without a single image.
-    """
-
-    def __init__(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        resolution: int,
-        channels: int,
-        source: dict[str, Any],
-        command: str = "",
-        label_names: list[str] | None = None,
-        attribution: dict[str, str] | None = None,
-    ):
-        self.out = Path(out)
-        self.count = 0
-        self.source = source
-        self._facts: dict[str, Any] = {"channels": channels, "resolution": resolution, "label_names": label_names}
-        self._credits = {"attribution": attribution, "command": command}
-        self._resolutions = pyramid_resolutions(resolution)
-        self._folder = self.out.with_name(f"{self.out.name}.partial-{secrets.token_hex(4)}")
-        self._files: dict[str, _GrowingArray] = {}
-
-    def __enter__(self) -> Self:
-        if self.out.exists() and not self.out.is_dir():
-            raise DataError(f"{self.out}: is a file; choose another folder for the data set")
-        if self.out.is_dir() and any(self.out.iterdir()):
-            raise DataError(f"{self.out}: already holds files; delete it or choose another folder")
-        try:
-            with _disk_errors(self.out):
-                self.out.parent.mkdir(parents=True, exist_ok=True)
-                self._folder.mkdir()
-                for name, (dtype, shape) in layout({**self._facts, "count": 0}).items():
-                    self._files[name] = _GrowingArray(self._folder / name, dtype, shape[1:])
-        except BaseException:
-            self._discard()
-            raise
-        return self
-
-    def append(self, levels: dict[int, np.ndarray], label: int | None = None) -> None:
-        """Add one image: {r: uint8 [C, r, r]} for every resolution, as `box_pyramid` makes it, and its class index."""
-        names = self._facts["label_names"]
-        if sorted(levels) != self._resolutions:
-            raise DataError(f"{self.out}: needs levels {self._resolutions}, got {sorted(levels)}")
-        if names is not None and (label is None or not 0 <= label < len(names)):
-            raise DataError(f"{self.out}: label {label} is outside 0..{len(names) - 1}")
-        with _disk_errors(self.out):
-            for resolution, image in levels.items():
-                self._files[images_name(resolution)].append(image)
-            if names is not None:
-                self._files["labels.npy"].append(np.array(label))
-        self.count += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._discard()
-
-    def _finish(self) -> None:
-        if self.count == 0:
-            raise DataError(f"{self.out}: not a single image was given; nothing was written")
-        with _disk_errors(self.out):
-            files = [file.finish() for file in self._files.values()]
-            write_json(
-                self._folder / MANIFEST,
-                {
-                    "format": FORMAT,
-                    "version": VERSION,
-                    "hash": dataset_hash(files),
-                    "count": self.count,
-                    **self._facts,
-                    "source": self.source,
-                    **self._credits,
-                    "files": files,
-                },
-            )
-            if self.out.is_dir():
-                self.out.rmdir()
-            self._folder.rename(self.out)
-            sync_folder(self.out.parent)
-
-    def _discard(self) -> None:
-        for file in self._files.values():
-            file.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class _GrowingArray:
-    """A .npy file that grows row by row; until `finish` its header is blank, so nothing can read it."""
-
-    def __init__(self, path: Path, dtype: str, row_shape: tuple[int, ...]):
-        self._name, self._dtype, self._row_shape, self._count = path.name, np.dtype(dtype), row_shape, 0
-        self._digest = hashlib.sha256()
-        self._file = path.open("wb")
-        self._file.write(bytes(HEADER_BYTES))
-
-    def append(self, row: np.ndarray) -> None:
-        if row.shape != self._row_shape or row.dtype != self._dtype:
-            raise DataError(
-                f"{self._name}: takes {self._dtype} {list(self._row_shape)}, got {row.dtype} {list(row.shape)}"
-            )
-        data = row.tobytes()
-        self._digest.update(data)
-        self._file.write(data)
-        self._count += 1
-
-    def finish(self) -> dict[str, Any]:
-        """Write the header, force everything to the disk and return the file's entry for the manifest."""
-        shape = (self._count, *self._row_shape)
-        size = self._file.tell()
-        self._file.seek(0)
-        self._file.write(_npy_header(self._dtype, shape))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        return {
-            "name": self._name,
-            "bytes": size,
-            "dtype": self._dtype.name,
-            "shape": list(shape),
-            "data_sha256": self._digest.hexdigest(),
-        }
-
-    def close(self) -> None:
-        with suppress(OSError):  # closing flushes, and the disk may be full
-            self._file.close()
-
-
-def _npy_header(dtype: np.dtype, shape: tuple[int, ...]) -> bytes:
-    """The .npy format 1.0: magic, version, header length, then a dict literal padded with spaces to a newline."""
-    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape!r}, }}"
-    length = HEADER_BYTES - 10
-    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
-
-
 def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:
     """Map one file, once its size and header are what the manifest says."""
     try:
@@ -286,15 +123,3 @@ def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:
             f"{entry['shape']}; {AGAIN}"
         )
     return array
-
-
-@contextmanager
-def _disk_errors(out: Path) -> Iterator[None]:
-    """What the disk refuses becomes one sentence."""
-    try:
-        yield
-    except DataError:
-        raise
-    except (OSError, UserError) as error:
-        reason = disk_reason(error) or error
-        raise DataError(f"{out}: cannot be written ({reason}); free some space or choose another folder") from error

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from progan.data import create
-from progan.data.create import create_faces, describe, work
+from progan.data.create import create, describe
+from progan.data.progress import work
 from progan.data.pyramid import ImagePyramid, box_pyramid
 from progan.data.sources import faces
 from progan.errors import DataError
@@ -21,6 +22,10 @@ pytest.importorskip("dicebear")
 pytest.importorskip("resvg_py")
 
 ROOT = Path(__file__).parents[2]
+
+
+def create_faces(out, *, command="", quiet=False, **options) -> ImagePyramid:
+    return create(faces.Faces(out=out, **options), command=command, quiet=quiet)
 
 
 def everything(data: ImagePyramid, resolution: int) -> np.ndarray:
@@ -158,7 +163,7 @@ def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return box_pyramid(np.zeros((3, resolution, resolution), np.uint8))
 
-    monkeypatch.setattr(create.faces, "face_levels", interrupted)
+    monkeypatch.setattr(faces, "face_levels", interrupted)
     with pytest.raises(KeyboardInterrupt):
         create_faces(tmp_path / "d", count=9, resolution=16, workers=1, quiet=True)
     assert list(tmp_path.iterdir()) == []
@@ -190,9 +195,9 @@ def test_describe_shows_what_matters(tmp_path):
 
 def test_a_killed_creation_leaves_neither_a_data_set_nor_workers(tmp_path):
     script = (
-        "import sys\nfrom progan.data.create import create_faces\n"
+        "import sys\nfrom pathlib import Path\nfrom progan.data.create import create\nfrom progan.data.sources.faces import Faces\n"
         "if __name__ == '__main__':\n"
-        "    create_faces(sys.argv[1], count=100_000, resolution=64, workers=2, quiet=True)\n"
+        "    create(Faces(out=Path(sys.argv[1]), count=100_000, resolution=64, workers=2), quiet=True)\n"
     )
     (tmp_path / "script.py").write_text(script)
     out = tmp_path / "out"

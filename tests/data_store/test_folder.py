@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from progan.data.create import create_folder
+from progan.data.create import create
+from progan.data.pictures import load_image
 from progan.data.pyramid import ImagePyramid, box_pyramid
-from progan.data.sources.folder import BadImageError, load_image, survey_folder
+from progan.data.source import BadImageError
+from progan.data.sources.folder import Folder
 from progan.errors import DataError
 
 
@@ -22,8 +24,8 @@ def pixels_of(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture).transpose(2, 0, 1)
 
 
-def make(src: Path, out: Path, **options) -> ImagePyramid:
-    return create_folder(src, out, **{"workers": 1, "quiet": True, **options})
+def make(src: Path, out: Path, *, quiet: bool = True, **options) -> ImagePyramid:
+    return create(Folder(src=Path(src), out=Path(out), **{"workers": 1, **options}), quiet=quiet)
 
 
 def everything(data: ImagePyramid) -> np.ndarray:
@@ -312,10 +314,10 @@ def test_resolution_by_default_is_what_the_smallest_picture_fills(src, out):
     noise(40, 40, seed=0).save(src / "a.png")
     noise(100, 100, seed=1).save(src / "b.png")
     noise(3, 3).save(src / "dot.png")  # too small for anything, so it has no say
-    survey = survey_folder(src)
-    assert survey.resolution == 32
-    assert survey.smallest == "a.png"
-    assert [(bad.name, bad.reason) for bad in survey.bad] == [
+    stream = Folder(src=src, out=out).open()
+    assert stream.resolution == 32
+    assert stream.notes == ["resolution 32, set by the smallest picture (a.png)"]
+    assert [(bad.name, bad.reason) for bad in stream.bad] == [
         ("dot.png", "3x3 is smaller than --resolution 32; pass a smaller --resolution")
     ]
     assert make(src, out, on_bad="skip").resolution == 32

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from progan.data.manifest import dataset_hash
-from progan.data.pyramid import ImagePyramid, PyramidWriter, box_pyramid
+from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.writer import PyramidWriter
 from progan.errors import DataError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -283,7 +284,7 @@ def test_a_disk_that_is_really_full(tmp_path):
 def test_a_killed_writer_leaves_no_data_set(tmp_path):
     script = (
         "import sys, time, numpy as np\n"
-        "from progan.data.pyramid import PyramidWriter, box_pyramid\n"
+        "from progan.data.pyramid import box_pyramid\nfrom progan.data.writer import PyramidWriter\n"
         "with PyramidWriter(sys.argv[1], resolution=64, channels=3, source={}) as writer:\n"
         "    while True:\n"
         "        writer.append(box_pyramid(np.full((3, 64, 64), 9, np.uint8)))\n"

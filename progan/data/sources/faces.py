@@ -8,7 +8,8 @@ depend on the seed and the resolution only, so any range of seeds never seen in 
 import io
 import json
 import re
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib import metadata, resources
 from typing import Any
 
@@ -17,6 +18,7 @@ from PIL import Image
 
 from progan.data.manifest import pyramid_resolutions
 from progan.data.pyramid import box_pyramid
+from progan.data.source import ImageStream, Source
 from progan.errors import DataError
 
 STYLE = "toon-head"
@@ -39,6 +41,43 @@ BACKGROUNDS = [
 ]
 # Enlarged as far as the shirts can still be told apart at 32x32; the tallest hair leaves the picture.
 FRAMING = {"scale": 1.15, "backgroundColor": BACKGROUNDS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Faces(Source):
+    """Compose faces from drawn parts: aligned, colourful, unlimited, the same for the same seed.
+
+    Nothing is downloaded: the parts come with the optional packages (pip install "progan[faces]").
+    """
+
+    count: int
+    """Number of faces."""
+    resolution: int
+    """Pixels, a power of two from 4 up."""
+    first_seed: int = 0
+    """Seed of the first face; the others follow."""
+
+    def open(self) -> ImageStream:
+        """The faces of seeds first_seed .. first_seed + count - 1; data sets whose seeds overlap share those images.
+
+        Raises DataError for a resolution that is no power of two of at least 4, a count below 1, a negative seed and
+        missing packages.
+        """
+        pyramid_resolutions(self.resolution)
+        if self.count < 1:
+            raise DataError(f"{self.count} images make no data set; ask for at least 1")
+        if self.first_seed < 0:
+            raise DataError(f"seed {self.first_seed} is negative; seeds start at 0")
+        check_installed()
+        return ImageStream(
+            resolution=self.resolution,
+            channels=3,
+            jobs=((seed, None) for seed in range(self.first_seed, self.first_seed + self.count)),
+            total=self.count,
+            levels=partial(face_levels, resolution=self.resolution),
+            facts=face_source(self.first_seed, self.count),
+            attribution=face_attribution(),
+        )
 
 
 @lru_cache(maxsize=1)

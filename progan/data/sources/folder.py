@@ -1,252 +1,183 @@
-"""A folder of pictures, in any format that Pillow reads."""
+"""A folder of pictures, or a .zip or .tar file of them, in any format that Pillow reads."""
 
-import os
-import stat
-import warnings
+import hashlib
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from tyro.conf import Positional
 
 from progan.data.manifest import pyramid_resolutions
+from progan.data.pictures import Crop, load_image, read_size, square_side, too_small
 from progan.data.pyramid import box_pyramid
+from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
+from progan.data.tree import PictureFile, Tree, open_tree, shown
 from progan.errors import DataError
 
-Crop = Literal["none", "center"]
 
-# Formats that Pillow names but cannot decode by itself: weather data, arrays and video.
-_NOT_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
+@dataclass(frozen=True, kw_only=True)
+class Folder(FileSource):
+    """A data set from a folder of pictures, sub-folders included, or from a .zip or .tar file of pictures.
 
-
-class BadImageError(DataError):
-    """One picture cannot be used; the message is the reason, without the file's name."""
-
-
-@dataclass(frozen=True)
-class ImageFile:
-    """A picture to read: `name` is its path inside the folder, `label` its class index or None."""
-
-    path: Path
-    name: str
-    label: int | None = None
-
-
-@dataclass(frozen=True)
-class BadImage:
-    """A picture that cannot be used, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass
-class Survey:
-    """What a folder holds, known from names and file headers alone."""
-
-    files: list[ImageFile] = field(default_factory=list)
-    bad: list[BadImage] = field(default_factory=list)
-    resolution: int = 0
-    smallest: str = ""
-    label_names: list[str] | None = None
-    ignored_hidden: int = 0
-    ignored_other: int = 0
-
-
-def survey_folder(
-    src: Path,
-    *,
-    resolution: int | None = None,
-    crop: Crop = "none",
-    pad: bool = False,
-    labels: Literal["none", "folders"] = "none",
-) -> Survey:
-    """List the pictures under `src` in the order of their paths, and read the header of each.
-
-    Sub-folders are searched, links to folders followed (but never in a circle); hidden files and files without a
-    picture's extension are counted and left out. `resolution` None means the largest power of two that the smallest
-    usable picture fills. With labels "folders" the class is the name of the first folder on the way.
-    Raises DataError when `src` is no folder or holds no pictures, when a picture lies outside all classes, and for a
-    resolution that is no power of two of at least 4.
+    Every format that Pillow reads will do. The EXIF orientation is applied, transparency shows white, 16-bit gray
+    becomes 8-bit, of an animation the first frame counts. Hidden files and files without a picture's extension are
+    counted and left out. The order is that of the names; of a tar file, its own. A data set in the layout of
+    StyleGAN, with labels in its dataset.json, is read with --labels json.
     """
-    if not src.is_dir():
-        raise DataError(
-            f"{src}: {'is a file, not a folder' if src.exists() else 'no such folder'}; pass a folder of pictures"
+
+    src: Positional[Path]
+    """Folder of image files, or a .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz file."""
+    resolution: int | None = None
+    """Pixels, a power of two from 4 up; by default the largest that the smallest picture fills."""
+    crop: Crop = "none"
+    """How to make a picture square: center cuts the long side."""
+    pad: bool = False
+    """Make a picture square with black borders instead."""
+    labels: Literal["none", "folders", "json"] = "none"
+    """folders: the first-level folder of a picture is its class; json: dataset.json holds the classes."""
+    channels: Literal[1, 3] = 3
+    """Colour channels of the data set."""
+
+    def open(self) -> ImageStream:
+        """Read the names of all pictures and the header of each; see `progan.data.pictures` for how they are decoded.
+
+        Raises DataError when `src` holds no pictures, when a picture has no class though classes are asked for, and
+        for a resolution that is no power of two of at least 4.
+        """
+        if self.channels not in (1, 3):
+            raise DataError(f"{self.channels} channels are not supported; choose 3 (RGB) or 1 (gray)")
+        if self.resolution is not None:
+            pyramid_resolutions(self.resolution)
+        if self.pad and self.crop != "none":
+            raise DataError("--crop center and --pad exclude each other; pass one of them")
+        # To cut the borders off is the one way to a square that invents nothing.
+        crop: Crop = "center" if self.on_bad == "fix" and not self.pad else self.crop
+        tree = open_tree(self.src)
+        survey = _Survey(tree, crop=crop, pad=self.pad, copies=self.on_bad == "fix", images=self.images)
+        sides = {name: side for name, side in survey.sides.items() if side >= 4}
+        smallest = min(sides, key=lambda name: sides[name], default="")
+        resolution = self.resolution or 1 << (sides.get(smallest, 4).bit_length() - 1)
+        for name, side in survey.sides.items():
+            if side < resolution:
+                survey.bad[name] = too_small(side, resolution)
+        used = [name for name in survey.names if name not in survey.bad]
+        classes, label_names = _classes(tree, survey.names, self.labels)
+        notes = []
+        if self.resolution is None and used:
+            notes.append(f"resolution {resolution}, set by the smallest picture ({shown(smallest)})")
+        return ImageStream(
+            resolution=resolution,
+            channels=self.channels,
+            jobs=_jobs(tree, set(used), classes),
+            total=len(used),
+            levels=partial(file_levels, resolution=resolution, channels=self.channels, crop=crop, pad=self.pad),
+            facts={
+                "kind": "folder",
+                "folder": self.src.resolve().name,
+                "crop": crop,
+                "pad": self.pad,
+                "ignored_hidden": tree.hidden,
+                "ignored_other": tree.other,
+            },
+            label_names=label_names,
+            bad=[BadImage(shown(name), reason) for name, reason in sorted(survey.bad.items())],
+            notes=notes,
         )
-    if resolution is not None:
-        pyramid_resolutions(resolution)
-    if pad and crop != "none":
-        raise DataError("--crop center and --pad exclude each other; pass one of them")
-    survey = Survey()
-    paths = sorted(path.relative_to(src).as_posix() for path in _walk(src, survey, ()))
-    if not paths:
-        raise DataError(
-            f"{src}: holds no pictures ({survey.ignored_other} other and {survey.ignored_hidden} hidden "
-            "files were ignored); pass a folder of pictures"
-        )
-    if labels == "folders":
-        survey.label_names = _class_names(src, paths)
-    sides: dict[str, int] = {}
-    for name in paths:
-        try:
-            sides[name] = square_side(read_size(src / name), crop=crop, pad=pad)
-        except BadImageError as error:
-            survey.bad.append(BadImage(shown(name), str(error)))
-    usable = {name: side for name, side in sides.items() if side >= 4}
-    if usable:
-        survey.smallest = min(usable, key=lambda name: usable[name])
-    survey.resolution = 1 << (usable.get(survey.smallest, 4).bit_length() - 1) if resolution is None else resolution
-    class_index = {name: index for index, name in enumerate(survey.label_names or ())}
-    for name, side in sides.items():
-        if side < survey.resolution:
-            survey.bad.append(BadImage(shown(name), too_small(side, survey.resolution)))
-            continue
-        survey.files.append(ImageFile(src / name, shown(name), class_index.get(shown(name.split("/")[0]))))
-    survey.bad.sort(key=lambda bad: bad.name)
-    return survey
 
 
-def image_levels(
-    file: ImageFile, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False
-) -> dict[int, np.ndarray] | BadImage:
+def file_levels(
+    file: PictureFile, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False
+) -> Levels | BadImage:
     """Read one picture at every resolution from `resolution` down to 4, or say why that cannot be done."""
     try:
-        return box_pyramid(load_image(file.path, resolution=resolution, channels=channels, crop=crop, pad=pad))
+        with file.open() as opened:
+            return box_pyramid(load_image(opened, resolution=resolution, channels=channels, crop=crop, pad=pad))
     except BadImageError as error:
-        return BadImage(file.name, str(error))
+        return BadImage(shown(file.name), str(error))
 
 
-def load_image(path: Path, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False) -> np.ndarray:
-    """Decode a picture and bring it to uint8 [channels, resolution, resolution]; channels 3 is RGB, 1 gray.
+class _Survey:
+    """What names and headers say: `names` in order, the side of the square each would be, and why some are bad."""
 
-    The EXIF orientation is applied, transparency shows white, 16-bit gray is divided by 257, of an animation the
-    first frame counts, colour profiles are left alone. `crop` "center" cuts the largest centred square, `pad` adds
-    black bars around the centred picture. A side that is a power of two is halved by the paper's 2x2 boxes, so
-    that a data set at 64x64 is the 64x64 level of the same data set at 1024x1024; any other side goes straight to
-    the resolution by Lanczos, the filter of the official data tools.
-    Raises BadImageError with the reason.
-    """
-    with _pillow_errors(), Image.open(path) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        picture = _to_8_bit(picture, opened.format or "").convert("L" if channels == 1 else "RGB")
-    side = square_side(picture.size, crop=crop, pad=pad)
-    if side < resolution:
-        raise BadImageError(too_small(side, resolution))
-    if picture.width != picture.height:
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        picture = picture.crop((left, top, left + side, top + side))  # outside the picture it is black
-    if side & (side - 1):
-        picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture).reshape(picture.height, picture.width, channels)
-    image = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # [C, H, W]
-    return image if image.shape[-1] == resolution else box_pyramid(image)[resolution]
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Width and height by the file's header. Raises BadImageError when there is none that Pillow reads."""
-    with _pillow_errors(), Image.open(path) as opened:
-        return opened.size
-
-
-def square_side(size: tuple[int, int], *, crop: Crop, pad: bool) -> int:
-    """The side of the square that a picture of width x height becomes. Raises BadImageError if it may not."""
-    width, height = size
-    if width != height and crop == "none" and not pad:
-        raise BadImageError(f"{width}x{height} is not square; pass --crop center or --pad to make it so")
-    return max(width, height) if pad else min(width, height)
+    def __init__(self, tree: Tree, *, crop: Crop, pad: bool, copies: bool, images: int | None) -> None:
+        self.names: list[str] = []
+        self.sides: dict[str, int] = {}
+        self.bad: dict[str, str] = {}
+        contents: dict[str, str] = {}
+        if images is not None and images < 1:
+            raise DataError(f"{images} images make no data set; ask for at least 1")
+        for file in tree.files():
+            if len(self.names) == images:
+                continue  # the others are only counted
+            self.names.append(file.name)
+            try:
+                with file.open() as opened:
+                    self.sides[file.name] = square_side(read_size(opened), crop=crop, pad=pad)
+                    if copies:
+                        opened.seek(0)
+                        digest = hashlib.sha256(opened.read()).hexdigest()
+                        first = contents.setdefault(digest, file.name)
+                        if first != file.name:
+                            self.bad[file.name] = f"the same bytes as {shown(first)}"
+                            del self.sides[file.name]
+            except BadImageError as error:
+                self.bad[file.name] = str(error)
+        if not self.names:
+            raise DataError(
+                f"{tree.src}: holds no pictures ({tree.other} other and {tree.hidden} hidden files were ignored); "
+                "pass a folder of pictures"
+            )
 
 
-def too_small(side: int, resolution: int) -> str:
-    """Why a picture of this side cannot be used."""
-    if resolution == 4:
-        return f"{side}x{side} is smaller than 4x4, the least there is"
-    return f"{side}x{side} is smaller than --resolution {resolution}; pass a smaller --resolution"
+def _jobs(tree: Tree, used: set[str], classes: dict[str, int]) -> Iterator[tuple[PictureFile, int | None]]:
+    for file in tree.files():
+        if file.name in used:
+            yield file, classes.get(file.name)
 
 
-def shown(name: str) -> str:
-    """A file name that any terminal and JSON file can hold."""
-    return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
-def _class_names(src: Path, paths: list[str]) -> list[str]:
-    loose = [name for name in paths if "/" not in name]
+def _classes(tree: Tree, names: list[str], labels: str) -> tuple[dict[str, int], list[str] | None]:
+    """The class index of every picture, and the names of the classes."""
+    if labels == "none":
+        return {}, None
+    if labels == "json":
+        return _json_classes(tree, names)
+    loose = [name for name in names if "/" not in name]
     if loose:
         raise DataError(
-            f"{src}: pictures outside all class folders: {len(loose)}, the first being {shown(loose[0])}; "
+            f"{tree.src}: pictures outside all class folders: {len(loose)}, the first being {shown(loose[0])}; "
             "move them into folders or leave out --labels folders"
         )
-    return sorted({shown(name.split("/")[0]) for name in paths})
+    of = {name: shown(name.split("/")[0]) for name in names}
+    found = sorted(set(of.values()))
+    index = {name: i for i, name in enumerate(found)}
+    return {name: index[of[name]] for name in names}, found
 
 
-def _walk(folder: Path, survey: Survey, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """Paths of pictures under `folder`; `above` are the folders on the way here, which a link may not enter again."""
+def _json_classes(tree: Tree, names: list[str]) -> tuple[dict[str, int], list[str] | None]:
+    """The classes in a dataset.json of StyleGAN's layout: {"labels": [["00000/img00000000.png", 6], ...]}."""
+    path = tree.src / "dataset.json"
+    data = tree.read("dataset.json")
+    if data is None:
+        raise DataError(f"{path}: is missing; leave out --labels json, or take --labels folders")
     try:
-        here = folder.stat()
-        entries = list(os.scandir(folder))
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be read ({error.strerror}); mend its permissions or move it away") from error
-    inside = (*above, (here.st_dev, here.st_ino))
-    for entry in entries:
-        try:
-            status = entry.stat()
-        except OSError:  # a link to nowhere: worth reporting if it calls itself a picture
-            status = entry.stat(follow_symlinks=False)
-        if entry.name.startswith("."):
-            survey.ignored_hidden += 1
-        elif stat.S_ISDIR(status.st_mode):
-            if (status.st_dev, status.st_ino) not in inside:
-                yield from _walk(Path(entry.path), survey, inside)
-        elif _is_picture_name(entry.name) and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            yield Path(entry.path)
-        else:
-            survey.ignored_other += 1
-
-
-def _is_picture_name(name: str) -> bool:
-    kind = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
-    return kind in Image.OPEN and kind not in _NOT_PICTURES
-
-
-def _to_8_bit(picture: Image.Image, kind: str) -> Image.Image:
-    """Any Pillow mode -> one that `convert` turns into L or RGB without loss of meaning."""
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM")):
-        values = np.asarray(picture).astype(np.float32)  # [H, W], 0..65535
-        return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise BadImageError(
-            f"mode {picture.mode} (32 bits per pixel) says nothing about which value is white; "
-            "convert it to 8 or 16 bits"
-        )
-    if not picture.has_transparency_data:
-        return picture
-    colours = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-
-
-@contextmanager
-def _pillow_errors() -> Iterator[None]:
-    """Whatever goes wrong inside Pillow becomes a BadImageError with a reason; its warnings are silenced."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            yield
-        except BadImageError:
-            raise
-        except Exception as error:  # every plugin has its own
-            raise BadImageError(_reason(error)) from error
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return f"it has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are safe to decode; shrink it first"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture that Pillow can read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError):
-        return "too large for the memory of this machine"
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+        content = json.loads(data)
+        pairs = content["labels"]
+        found = dict(pairs.items() if isinstance(pairs, dict) else pairs)
+        named: Any = content.get("label_names")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f'{path}: needs {{"labels": [["00000/img00000000.png", 6], ...]}} with a class index for every picture; '
+            "leave out --labels json to do without"
+        ) from error
+    for name in names:
+        label = found.get(name)
+        if type(label) is not int or label < 0:
+            what = "has no label" if label is None else f"has the label {label!r}, which is no class index"
+            raise DataError(f"{path}: {shown(name)} {what}; give every picture one, or leave out --labels json")
+    count = max(found[name] for name in names) + 1
+    if isinstance(named, list) and len(named) >= count:
+        return found, [str(name) for name in named]
+    return found, [str(i) for i in range(count)]
