@@ -61,7 +61,8 @@ _ALLOWED: dict[str, type[_Call]] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+# The unpickler written in C makes a table as long as the highest memo number that a file mentions, up to 64 GB.
+class _Unpickler(pickle._Unpickler):
     def __init__(self, file: Any, path: Path) -> None:
         super().__init__(file, encoding="latin1")  # the strings of Python 2 are bytes
         self.path = path
