@@ -23,17 +23,18 @@ SHOWN_BAD_IMAGES = 10
 def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePyramid:
     """Make the data set that `source` describes, at `source.out`.
 
-    With `source.on_bad` "fail" any image that cannot be used stops the creation with a list of all of them (of those
-    known beforehand, before the first is decoded); otherwise they are left out and named in the manifest. `command`
-    is noted in the manifest; `quiet` leaves out progress and warnings.
+    With the source's `on_bad` "fail", any image that cannot be used stops the creation with a list of all of them (of
+    those known beforehand, before the first is decoded); otherwise they are left out and named in the manifest.
+    `command` is noted in the manifest; `quiet` leaves out progress and warnings.
     Raises DataError for what the source and `PyramidWriter` refuse, and when no image is left; nothing is left at
     `out` then. What was made of a resumable source is kept beside `out`, and the same call goes on.
     """
     console = Console(stderr=True, quiet=quiet)
+    fails = getattr(source, "on_bad", "fail") == "fail"
     stream = source.open()
     for note in stream.notes:
         console.print(note, markup=False, highlight=False)
-    if stream.bad and (source.on_bad == "fail" or not stream.total):
+    if stream.bad and (fails or not stream.total):
         raise _bad_images(source, stream, stream.bad)
     with PyramidWriter(
         source.out,
@@ -48,13 +49,13 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
         if writer.records:
             console.print(f"goes on after {len(writer.records):,} of {stream.total:,} images")
         try:
-            bad, counts = _write(source, stream, writer, quiet)
+            bad, counts = _write(stream, writer, fails, getattr(source, "workers", None), quiet)
         except BaseException:
             if stream.resumable:
                 console.print(f"what was made is kept in {writer.folder}; the same command goes on", markup=False)
             raise
         bad = sorted([*stream.bad, *bad], key=lambda image: image.name)
-        if bad and (source.on_bad == "fail" or writer.count == 0):
+        if bad and (fails or writer.count == 0):
             writer.keep = False
             raise _bad_images(source, stream, bad)
         if counts:
@@ -96,7 +97,7 @@ def describe(pyramid: ImagePyramid) -> RenderableType:
 
 
 def _write(
-    source: Source, stream: ImageStream, writer: PyramidWriter, quiet: bool
+    stream: ImageStream, writer: PyramidWriter, fails: bool, workers: int | None, quiet: bool
 ) -> tuple[list[BadImage], dict[str, int]]:
     """Make and write every image that is not there yet; returns the bad ones and what was counted."""
     bad = [BadImage(*record["bad"]) for record in writer.records if record["bad"]]
@@ -116,7 +117,7 @@ def _write(
         jobs(),
         total=stream.total - done,
         resolution=stream.resolution,
-        workers=1 if stream.cheap else source.workers,
+        workers=1 if stream.cheap else workers,
         quiet=quiet,
     )
     with closing(results):
@@ -127,7 +128,7 @@ def _write(
                 bad.append(made)
             else:
                 counts.update(made.counts)
-                if not bad or source.on_bad != "fail":
+                if not bad or not fails:
                     writer.append(made.levels, label)
             if stream.resumable:
                 reason = [made.name, made.reason] if isinstance(made, BadImage) else None

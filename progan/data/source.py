@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -71,17 +71,21 @@ class Source(ABC):
 
     out: Path
     """Folder of the data set."""
-    workers: int | None = None
-    """Processes; all cores by default."""
 
-    on_bad: ClassVar[OnBad] = "fail"
-
-    @abstractmethod
     def open(self) -> ImageStream:
         """Look at everything that can be known before the first image is decoded.
 
         Raises DataError when the options make no sense, files are missing or are not what they should be.
         """
+        for option in ("images", "count"):
+            wanted = getattr(self, option, None)
+            if wanted is not None and wanted < 1:
+                raise DataError(f"{wanted} images make no data set; ask for at least 1")
+        return self._open()
+
+    @abstractmethod
+    def _open(self) -> ImageStream:
+        """What `open` promises, once the number of images is known to make sense."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +94,8 @@ class FileSource(Source):
 
     images: int | None = None
     """Only the first so many images; all by default."""
-    on_bad: OnBad = "fail"  # type: ignore[misc]
-    """What to do about an image that cannot be used: fail names all and makes nothing, skip leaves them out and names
-    them, fix mends what can be mended without guessing and skips the rest."""
+    on_bad: OnBad = "fail"
+    """What to do about an image that cannot be used. fail: name all and make nothing; skip: leave them out and name
+    them; fix: mend what can be mended without guessing, skip the rest."""
+    workers: int | None = None
+    """Processes; all cores by default."""

@@ -24,7 +24,7 @@ class Slow(FileSource):
     asked: ClassVar[list[int]] = []
     shade: int = 0
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         return ImageStream(
             resolution=8,
             channels=1,

@@ -1,16 +1,24 @@
 """What the small archives have in common: labelled 32x32 images that need no decoding."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from progan.data.pyramid import box_pyramid
-from progan.data.source import ImageStream
-from progan.errors import DataError
+from progan.data.source import ImageStream, Source
 
 RESOLUTION = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySource(Source):
+    """Options of a source whose images are arrays, each of which is as good as the others."""
+
+    images: int | None = None
+    """Only the first so many images; all by default."""
 
 
 def labelled_stream(
@@ -24,13 +32,8 @@ def labelled_stream(
     limit: int | None = None,
     notes: list[str] | None = None,
 ) -> ImageStream:
-    """A stream of `found` pairs: image, uint8 [channels, 32, 32], and class index; `limit` keeps the first so many.
-
-    Raises DataError when that leaves none.
-    """
+    """A stream of `found` pairs: image, uint8 [channels, 32, 32], and class index; `limit` keeps the first so many."""
     total = found if limit is None else min(limit, found)
-    if total < 1:
-        raise DataError(f"{total} images make no data set; ask for at least 1")
     return ImageStream(
         resolution=RESOLUTION,
         channels=channels,

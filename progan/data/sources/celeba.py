@@ -50,10 +50,8 @@ class CelebA(FileSource):
     split: Literal["all", "train", "valid", "test"] = "all"
     """Only the pictures of one of the publisher's three parts."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError when there are no such pictures, or no such list, or it does not hold what is asked for."""
-        if self.images is not None and self.images < 1:
-            raise DataError(f"{self.images} images make no data set; ask for at least 1")
         place = _find_pictures(self.src)
         files = _list_pictures(place)
         notes = [] if len(files) == PICTURES else [f"{place}: {len(files):,} of CelebA's {PICTURES:,} pictures"]

@@ -11,8 +11,8 @@ import numpy as np
 from tyro.conf import Positional
 
 from progan.data.safe_pickle import to_uint8, unpickle
-from progan.data.source import FileSource, ImageStream
-from progan.data.sources.arrays import RESOLUTION, labelled_stream
+from progan.data.source import ImageStream
+from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.errors import DataError
 
 Split = Literal["train", "test", "all"]
@@ -56,7 +56,7 @@ _RELEASES = (_CIFAR10, _CIFAR100)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar10(FileSource):
+class Cifar10(ArraySource):
     """CIFAR-10: 32x32 colour photos of ten classes, 50,000 to train (which the official tool takes) and 10,000 to test.
 
     From www.cs.toronto.edu/~kriz/cifar.html, the "python version": cifar-10-python.tar.gz, 163 MB, or the folder
@@ -69,13 +69,13 @@ class Cifar10(FileSource):
     split: Split = "train"
     """The publisher's training images, the test images, or both, training first."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError naming the file that is missing, damaged, of CIFAR-100 or asks for code to be run."""
         return _stream(self, self.src, self.split, _CIFAR10, labels="labels", label_names="label_names", facts={})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cifar100(FileSource):
+class Cifar100(ArraySource):
     """CIFAR-100: 32x32 colour photos of 100 classes in 20 superclasses, 50,000 to train and 10,000 to test.
 
     From www.cs.toronto.edu/~kriz/cifar.html, the "python version": cifar-100-python.tar.gz, 161 MB, or the folder
@@ -90,7 +90,7 @@ class Cifar100(FileSource):
     labels: Literal["fine", "coarse"] = "fine"
     """The 100 classes or the 20 superclasses."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError naming the file that is missing, damaged, of CIFAR-10 or asks for code to be run."""
         return _stream(
             self,
@@ -104,7 +104,7 @@ class Cifar100(FileSource):
 
 
 def _stream(
-    source: FileSource,
+    source: ArraySource,
     src: Path,
     split: Split,
     release: _Release,

@@ -56,16 +56,16 @@ class Faces(Source):
     """Pixels, a power of two from 4 up."""
     first_seed: int = 0
     """Seed of the first face; the others follow."""
+    workers: int | None = None
+    """Processes; all cores by default."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """The faces of seeds first_seed .. first_seed + count - 1; data sets whose seeds overlap share those images.
 
         Raises DataError for a resolution that is no power of two of at least 4, a count below 1, a negative seed and
         missing packages.
         """
         pyramid_resolutions(self.resolution)
-        if self.count < 1:
-            raise DataError(f"{self.count} images make no data set; ask for at least 1")
         if self.first_seed < 0:
             raise DataError(f"seed {self.first_seed} is negative; seeds start at 0")
         check_installed()

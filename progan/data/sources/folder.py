@@ -41,7 +41,7 @@ class Folder(FileSource):
     channels: Literal[1, 3] = 3
     """Colour channels of the data set."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Read the names of all pictures and the header of each; see `progan.data.pictures` for how they are decoded.
 
         Raises DataError when `src` holds no pictures, when a picture has no class though classes are asked for, and
@@ -107,8 +107,6 @@ class _Survey:
         self.sides: dict[str, int] = {}
         self.bad: dict[str, str] = {}
         contents: dict[str, str] = {}
-        if images is not None and images < 1:
-            raise DataError(f"{images} images make no data set; ask for at least 1")
         for file in tree.files():
             if len(self.names) == images:
                 continue  # the others are only counted

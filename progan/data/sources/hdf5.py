@@ -41,10 +41,8 @@ class Hdf5(FileSource):
     src: Positional[Path]
     """The HDF5 file."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError when `src` is no such file, or its arrays are of different counts or no images."""
-        if self.images is not None and self.images < 1:
-            raise DataError(f"{self.images} images make no data set; ask for at least 1")
         if not self.src.is_file():
             raise DataError(f"{self.src}: {'is a folder' if self.src.is_dir() else 'no such file'}; {_ASK}")
         path = str(self.src.resolve())

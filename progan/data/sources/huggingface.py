@@ -50,14 +50,12 @@ class HuggingFace(FileSource):
     pad: bool = False
     """Add black bars to an image that is not square."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError for options that make no sense, a data set that cannot be loaded, and wrong columns."""
         if self.resolution is not None:
             pyramid_resolutions(self.resolution)
         if self.pad and self.crop != "none":
             raise DataError("--crop center and --pad exclude each other; pass one of them")
-        if self.images is not None and self.images < 1:
-            raise DataError(f"{self.images} images make no data set; ask for at least 1")
         # To cut the borders off is the one way to a square that invents nothing.
         crop: Crop = "center" if self.on_bad == "fix" and not self.pad else self.crop
         dataset = _pick_split(self.src, _load(self.src, self.subset), self.split)

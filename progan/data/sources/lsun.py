@@ -44,15 +44,13 @@ class Lsun(FileSource):
     """Folder of the LMDB, the one that holds data.mdb."""
     resolution: int = 256
     """Of the images; a power of two."""
-    on_bad: OnBad = "skip"  # type: ignore[misc]
+    on_bad: OnBad = "skip"
     """What to do about an image that cannot be decoded: skip leaves it out, as the official tool does, and names it,
     fail names all and makes nothing, fix is the same as skip."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError for a resolution that is no power of two, a `src` that is no whole LMDB or is empty."""
         pyramid_resolutions(self.resolution)
-        if self.images is not None and self.images < 1:
-            raise DataError(f"{self.images} images make no data set; ask for at least 1")
         _check_folder(self.src)
         folder = str(self.src.resolve())
         _environment.cache_clear()  # what is there now counts, not what was there when it was last read

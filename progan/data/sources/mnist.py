@@ -11,8 +11,8 @@ from typing import BinaryIO, ClassVar, Literal
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.source import FileSource, ImageStream, Source
-from progan.data.sources.arrays import RESOLUTION, labelled_stream
+from progan.data.source import ImageStream, Source
+from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.errors import DataError
 
 Split = Literal["train", "test", "all"]
@@ -31,7 +31,7 @@ _DIGITS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class _IdxSource(FileSource):
+class _IdxSource(ArraySource):
     src: Positional[Path]
     """Folder of the publisher's files."""
     split: Split = "train"
@@ -41,7 +41,7 @@ class _IdxSource(FileSource):
     label_names: ClassVar[list[str]]
     attribution: ClassVar[dict[str, str]]
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError naming the file that is missing, damaged or not of this kind."""
         digits, labels = read_idx(self.src, self.split, self.attribution["source"])
         return labelled_stream(
@@ -116,10 +116,8 @@ class MnistRgb(Source):
     seed: int = 0
     """Which digits are put together."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError for what `Mnist` refuses, a count below 1 and a seed outside 0 .. 2^64 - 1."""
-        if self.count < 1:
-            raise DataError(f"{self.count} images make no data set; ask for at least 1")
         if not 0 <= self.seed < 2**64:
             raise DataError(f"seed {self.seed} is outside 0 .. 2^64 - 1; choose another")
         digits, labels = read_idx(self.src, self.split, _DIGITS["source"])

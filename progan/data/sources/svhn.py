@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.source import FileSource, ImageStream
-from progan.data.sources.arrays import RESOLUTION, labelled_stream
+from progan.data.source import ImageStream
+from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.errors import DataError
 
 SITE = "http://ufldl.stanford.edu/housenumbers/"
@@ -18,7 +18,7 @@ PARTS = ("train", "test", "extra")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Svhn(FileSource):
+class Svhn(ArraySource):
     """SVHN: 32x32 colour crops of house numbers, each around one digit, for non-commercial use only.
 
     From ufldl.stanford.edu/housenumbers, "Format 2: Cropped Digits": train_32x32.mat (73,257 digits, 182 MB),
@@ -32,7 +32,7 @@ class Svhn(FileSource):
     split: Literal["train", "test", "extra", "all"] = "train"
     """Which of the files, or all in this order."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError when scipy or a file is missing, or when a file is damaged or not as published."""
         parts = [part for part in PARTS if self.split in (part, "all")]
         paths = [self.src / f"{part}_32x32.mat" for part in parts]

@@ -40,10 +40,8 @@ class Tfrecords(FileSource):
     src: Positional[Path]
     """Folder of the files or, if it holds several data sets, the folder with the prefix of one: FOLDER/PREFIX."""
 
-    def open(self) -> ImageStream:
+    def _open(self) -> ImageStream:
         """Raises DataError for files that are missing, of different counts or shapes, cut short or no TFRecords."""
-        if self.images is not None and self.images < 1:
-            raise DataError(f"{self.images} images make no data set; ask for at least 1")
         prefix, paths = find_files(self.src)
         offsets = {r: record_offsets(path, longest=4 * r * r + 4096, first=self.images) for r, path in paths.items()}
         counts = {paths[r].name: len(found) - 1 for r, found in offsets.items()}
