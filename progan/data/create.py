@@ -66,6 +66,8 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
     if bad:
         text = f"warning: left out {len(bad)} of {stream.found} pictures:\n{_listing(bad)}"
         console.print(text, markup=False, highlight=False)
+    for what, number in counts.items():
+        console.print(f"{what.replace('_', ' ')}: {number:,} of {writer.count:,} images", highlight=False)
     return ImagePyramid.open(source.out)
 
 
@@ -139,7 +141,7 @@ def _write(
 def _identity(source: Source, stream: ImageStream) -> dict[str, Any]:
     """What must be the same for a creation to go on."""
     options = {field.name: str(getattr(source, field.name)) for field in fields(source)}
-    return {**options, "out": "", "workers": "", "images": stream.total, "resolution": stream.resolution}
+    return {**stream.facts, **options, "out": "", "workers": "", "images": stream.total}
 
 
 def _bad_images(source: Source, stream: ImageStream, bad: list[BadImage]) -> DataError:

@@ -1,0 +1,1 @@
+"""How CelebA-HQ was made of CelebA's photographs (paper appendix C), step by step."""

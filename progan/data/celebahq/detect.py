@@ -1,0 +1,110 @@
+"""Find faces in photographs, and the five landmarks of each, by dlib.
+
+dlib's frontal detector proposes, its 68 landmarks make an aligned face as CelebA-HQ has them, and there detector and
+landmarks run once more: what is no face isn't found again at the place where a face must be.
+"""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from progan.data.celebahq.align import align, oriented_square, square_side
+from progan.data.source import BadImageError
+from progan.errors import DataError
+
+NEEDS_PHOTOS = 'finding faces needs the package {}; run: pip install "progan[photos]"'
+MODEL_FILE = "shape_predictor_68_face_landmarks.dat"
+
+SEARCH_SIDE = 1600  # pixels; longer photographs are shrunk for the search, which bounds time and memory
+MOST_ENLARGED = 2.0  # small photographs are enlarged up to this, since the detector needs faces of 80 pixels
+CHECK_SIDE = 256  # of the aligned face that is looked at once more
+SURE = 0.4  # the detector's score in the second look; real faces have 0.6 and more there
+TOLERANCE = 0.1  # of the aligned face's side, by which a landmark may move in the second look
+
+
+def find_faces(picture: Image.Image, *, model: Path | None = None) -> list[np.ndarray]:
+    """The landmarks of every face that looks more or less into the camera, the largest face first.
+
+    picture: RGB, any size. `model`: the file of dlib's 68-point shape predictor; by default the one that the package
+    face-recognition-models brings. Returns arrays [5, 2] as `align` takes them, in pixels of the picture.
+    Raises DataError when a package is missing or the model cannot be read.
+    """
+    scale = min(SEARCH_SIDE / max(picture.size), MOST_ENLARGED)
+    size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
+    searched = np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
+    faces: list[np.ndarray] = []
+    for candidate in _detect(searched, model, least=0.0):
+        landmarks = _second_look(picture, (candidate + 0.5) / scale - 0.5, model)
+        if landmarks is not None and not any(_same_face(landmarks, face) for face in faces):
+            faces.append(landmarks)
+    return sorted(faces, key=square_side, reverse=True)
+
+
+def check_detector(model: Path | None = None) -> None:
+    """Load detector and landmarks. Raises DataError when a package is missing or the model cannot be read."""
+    _models(model)
+
+
+def _detect(image: np.ndarray, model: Path | None, *, least: float) -> list[np.ndarray]:
+    """Landmarks [5, 2] in pixels of image, uint8 [H, W, 3]; `least`: the detector's score. The surest comes first."""
+    detector, predictor = _models(model)
+    boxes, scores, _ = detector.run(image, 0, least)
+    by_score = sorted(zip(scores, boxes, strict=True), key=lambda found: -found[0])
+    return [five_points(np.array([(p.x, p.y) for p in predictor(image, box).parts()])) for _, box in by_score]
+
+
+def five_points(points: np.ndarray) -> np.ndarray:
+    """CelebA's five landmarks from the 68 of the iBUG scheme: [68, 2] -> float64 [5, 2]."""
+    return np.stack([points[36:42].mean(axis=0), points[42:48].mean(axis=0), points[30], points[48], points[54]])
+
+
+def _second_look(picture: Image.Image, landmarks: np.ndarray, model: Path | None) -> np.ndarray | None:
+    """The landmarks as the upright, well-sized face shows them; None when there is no face where it should be."""
+    try:
+        corners = oriented_square(landmarks).astype(np.float64)
+        aligned = np.asarray(align(picture, landmarks, resolution=CHECK_SIDE))
+    except BadImageError:
+        return None
+    origin, right, down = corners[0], corners[3] - corners[0], corners[1] - corners[0]
+    for seen in _detect(aligned, model, least=SURE):
+        across, down_by = np.split((seen + 0.5) / CHECK_SIDE, 2, axis=1)  # [5, 1] each
+        moved = origin + across * right + down_by * down  # [5, 2] in the picture
+        if _distance(moved, landmarks) < TOLERANCE * np.linalg.norm(right):
+            return moved
+    return None
+
+
+def _distance(landmarks: np.ndarray, others: np.ndarray) -> float:
+    """The largest distance between landmarks of the same name."""
+    return float(np.linalg.norm(landmarks - others, axis=1).max())
+
+
+def _same_face(landmarks: np.ndarray, other: np.ndarray) -> bool:
+    return _distance(landmarks, other) < square_side(other) / 4
+
+
+@lru_cache(maxsize=1)
+def _models(model: Path | None) -> tuple[Any, Any]:
+    """dlib's face detector and shape predictor, loaded once in each process."""
+    try:
+        import dlib
+    except ImportError as error:
+        raise DataError(NEEDS_PHOTOS.format("dlib")) from error
+    file = model or _packaged_model()
+    try:
+        predictor = dlib.shape_predictor(str(file))
+    except RuntimeError as error:
+        raise DataError(f"{file}: cannot be read as a landmark model of dlib; pass its {MODEL_FILE}") from error
+    return dlib.get_frontal_face_detector(), predictor
+
+
+def _packaged_model() -> Path:
+    # Not imported: face_recognition_models itself needs pkg_resources, which setuptools no longer has.
+    package = find_spec("face_recognition_models")
+    if package is None or not package.submodule_search_locations:
+        raise DataError(NEEDS_PHOTOS.format("face-recognition-models") + ", or pass --landmark-model FILE")
+    return Path(package.submodule_search_locations[0]) / "models" / MODEL_FILE
