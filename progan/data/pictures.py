@@ -3,16 +3,28 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from progan.data.pyramid import box_pyramid
 from progan.data.source import BadImageError
 
 Crop = Literal["none", "center"]
+
+# Formats that Pillow names but cannot decode by itself: weather data, arrays, video and drawings; and PostScript,
+# which is a program that it would have another program run.
+_NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+
+
+@lru_cache(maxsize=1)
+def picture_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return tuple(kind for kind in Image.OPEN if kind not in _NOT_PICTURES)
 
 
 def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Image.Image:
@@ -21,9 +33,16 @@ def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Im
     The EXIF orientation is applied, transparency shows white, 16-bit gray is divided by 257, of an animation the
     first frame counts, colour profiles are left alone. Raises BadImageError with the reason.
     """
-    with pillow_errors(), Image.open(file) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        return _to_8_bit(picture, opened.format or "").convert(mode)
+    with opened_picture(file) as opened:
+        tags = getattr(opened, "tag_v2", {})  # of a TIFF file, whose 12-bit and inverted numbers Pillow hands on
+        white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
+        inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+        kind = opened.format or ""
+        picture = _to_8_bit(ImageOps.exif_transpose(opened), kind, white, inverted).convert(mode)
+    if kind == "PNG":
+        with opened_picture(file) as again:
+            again.verify()  # decoding does not look at the checksums
+    return picture
 
 
 def load_image(
@@ -53,7 +72,7 @@ def load_image(
 
 def read_size(file: Path | BinaryIO) -> tuple[int, int]:
     """Width and height by the file's header. Raises BadImageError when there is none that Pillow reads."""
-    with pillow_errors(), Image.open(file) as opened:
+    with opened_picture(file) as opened:
         return opened.size
 
 
@@ -72,11 +91,15 @@ def too_small(side: int, resolution: int) -> str:
     return f"{side}x{side} is smaller than --resolution {resolution}; pass a smaller --resolution"
 
 
-def _to_8_bit(picture: Image.Image, kind: str) -> Image.Image:
-    """Any Pillow mode -> one that `convert` turns into L or RGB without loss of meaning."""
+def _to_8_bit(picture: Image.Image, kind: str, white: int, inverted: bool) -> Image.Image:
+    """Any Pillow mode -> one that `convert` turns into L or RGB without loss of meaning.
+
+    white: the highest number of a deep gray picture; inverted: 0 is white there.
+    """
     if picture.mode.startswith("I;16") or (picture.mode == "I" and kind in ("PNG", "PPM")):
-        values = np.asarray(picture).astype(np.float32)  # [H, W], 0..65535
-        return Image.fromarray(np.rint(values / 257).clip(0, 255).astype(np.uint8))
+        values = np.asarray(picture).astype(np.float32)  # [H, W], 0..white
+        levels = np.rint(values * np.float32(255 / white)).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(255 - levels if inverted else levels)
     if picture.mode in ("I", "F"):
         raise BadImageError(
             f"mode {picture.mode} (32 bits per pixel) says nothing about which value is white; "
@@ -86,6 +109,19 @@ def _to_8_bit(picture: Image.Image, kind: str) -> Image.Image:
         return picture
     colours = picture.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+
+
+@contextmanager
+def opened_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
+    """A picture of which only the header is read. Raises BadImageError with the reason, also from inside the block."""
+    with pillow_errors(), Image.open(_from_start(file), formats=picture_formats()) as opened:
+        yield opened
+
+
+def _from_start(file: Path | BinaryIO) -> Path | BinaryIO:
+    if not isinstance(file, Path):
+        file.seek(0)
+    return file
 
 
 @contextmanager

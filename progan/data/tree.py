@@ -15,14 +15,12 @@ from typing import BinaryIO
 
 from PIL import Image
 
+from progan.data.pictures import picture_formats
 from progan.data.source import BadImageError
 from progan.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MEMBER_BYTES = 2**30  # of one picture in an archive, unpacked: more is no picture but a trap
-
-# Formats that Pillow names but cannot decode by itself: weather data, arrays and video.
-_NOT_PICTURES = {"BUFR", "GRIB", "HDF5", "MPEG"}
 
 
 @dataclass(frozen=True)
@@ -96,8 +94,7 @@ def open_tree(src: Path) -> Tree:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file's extension is one of a format that Pillow decodes."""
-    kind = Image.registered_extensions().get(os.path.splitext(name)[1].lower())
-    return kind in Image.OPEN and kind not in _NOT_PICTURES
+    return Image.registered_extensions().get(os.path.splitext(name)[1].lower()) in picture_formats()
 
 
 def shown(name: str) -> str:
