@@ -35,7 +35,7 @@ def export(
     labels, NAME being that of the folder; byte for byte what the official TensorFlow tool writes for these images.
     folder: the full resolution as 00000/img00000000.png, ..., a thousand to a folder, or as CLASS/img00000000.png
     when there are labels, and dataset.json as StyleGAN2-ADA and later read it, with the names of the classes and the
-    credits. zip: the same files in a zip without compression.
+    credits. zip: the same without folders of classes, uncompressed, so that the order stays when it is read back.
 
     Nothing is at `out` before everything is. `workers` None takes every core; `quiet` leaves out the progress.
     Raises DataError for an `out` that holds files, a zip by another name than *.zip, and a full or read-only disk.
@@ -108,7 +108,7 @@ def _write_tfrecords(data: ImagePyramid, folder: Path, prefix: str, encode: Enco
 
 
 def _write_folder(data: ImagePyramid, folder: Path, encode: Encode) -> None:
-    for name, content in _files(data, encode):
+    for name, content in _files(data, encode, by_class=True):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -116,21 +116,22 @@ def _write_folder(data: ImagePyramid, folder: Path, encode: Encode) -> None:
 
 def _write_zip(data: ImagePyramid, path: Path, encode: Encode) -> None:
     with zipfile.ZipFile(path, "w") as archive:  # stored, since PNG files are compressed already
-        for name, content in _files(data, encode):
+        for name, content in _files(data, encode, by_class=False):
             entry = zipfile.ZipInfo(name)  # of 1980, so that the same data set gives the same zip
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content)
 
 
-def _files(data: ImagePyramid, encode: Encode) -> Iterator[tuple[str, bytes]]:
+def _files(data: ImagePyramid, encode: Encode, *, by_class: bool) -> Iterator[tuple[str, bytes]]:
     """Name and content of every file of the folder or zip."""
     labels: list[int] | None = None
     names = [f"{index // 1000:05}/img{index:08}.png" for index in range(data.count)]
     about: dict[str, Any] = {}
     if data.label_names is not None:
         labels = [int(label) for rows in _one_hot(data) for label in rows.argmax(1)]
-        folders = folder_names(data.label_names)
-        names = [f"{folders[label]}/img{index:08}.png" for index, label in enumerate(labels)]
+        if by_class:
+            folders = folder_names(data.label_names)
+            names = [f"{folders[label]}/img{index:08}.png" for index, label in enumerate(labels)]
         about["label_names"] = data.label_names
     if data.manifest.get("attribution"):
         about["attribution"] = data.manifest["attribution"]
