@@ -1,21 +1,22 @@
 PYTHON ?= python3
 BIN = .venv/bin
+PIP_INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 DATA = demo/faces
 RUN = demo/run
 FACES = 12000
 
 .PHONY: demo test check clean
 
-demo: .venv/installed
+demo: .venv/for-demo
 	test -e $(DATA)/dataset.json || $(BIN)/progan data create faces --out $(DATA) --count $(FACES) --resolution 32
 	$(BIN)/progan train --preset demo --data $(DATA) --out $(RUN)
 	$(BIN)/progan generate $(RUN) --seeds 0-63 --grid 8x8 --out demo/images
 	@echo "64 new faces: demo/images/grid.png; the data: $(RUN)/reals.png; how they grew: $(RUN)/fakes-*.png"
 
-test: .venv/installed
+test: .venv/for-tests
 	$(BIN)/python -m pytest
 
-check: .venv/installed
+check: .venv/for-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -23,8 +24,12 @@ check: .venv/installed
 clean:
 	rm -rf .venv demo
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/for-demo: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "progan needs Python 3.11 or newer; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP_INSTALL) '.[faces]'
+	touch $@
+
+.venv/for-tests: .venv/for-demo
+	$(PIP_INSTALL) '.[dev]'
 	touch $@

@@ -21,9 +21,14 @@ MODEL_FILE = "shape_predictor_68_face_landmarks.dat"
 
 SEARCH_SIDE = 1600  # pixels; longer photographs are shrunk for the search, which bounds time and memory
 MOST_ENLARGED = 2.0  # small photographs are enlarged up to this, since the detector needs faces of 80 pixels
-CHECK_SIDE = 256  # of the aligned face that is looked at once more
-SURE = 0.4  # the detector's score in the second look; real faces have 0.6 and more there
+
+ALIGNED_SIDE = 256  # pixels of the aligned face that is looked at once more
+ALIGNED_BOX = (56, 73, 200, 217)  # left, top, right, bottom of the detector's box there: where landmarks are best
+BOX_TOLERANCE = 40  # pixels there
+SURE = 0.5  # the detector's score there; faces have 0.6 and more
 TOLERANCE = 0.1  # of the aligned face's side, by which a landmark may move in the second look
+
+Box = tuple[int, int, int, int]
 
 
 def find_faces(picture: Image.Image, *, model: Path | None = None) -> list[np.ndarray]:
@@ -37,8 +42,9 @@ def find_faces(picture: Image.Image, *, model: Path | None = None) -> list[np.nd
     size = (max(round(picture.width * scale), 1), max(round(picture.height * scale), 1))
     searched = np.asarray(picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0))
     faces: list[np.ndarray] = []
-    for candidate in _detect(searched, model, least=0.0):
-        landmarks = _second_look(picture, (candidate + 0.5) / scale - 0.5, model)
+    for box in _boxes(searched, model, least=0.0):
+        candidate = (_landmarks(searched, box, model) + 0.5) / scale - 0.5
+        landmarks = _second_look(picture, candidate, model)
         if landmarks is not None and not any(_same_face(landmarks, face) for face in faces):
             faces.append(landmarks)
     return sorted(faces, key=square_side, reverse=True)
@@ -49,12 +55,19 @@ def check_detector(model: Path | None = None) -> None:
     _models(model)
 
 
-def _detect(image: np.ndarray, model: Path | None, *, least: float) -> list[np.ndarray]:
-    """Landmarks [5, 2] in pixels of image, uint8 [H, W, 3]; `least`: the detector's score. The surest comes first."""
-    detector, predictor = _models(model)
-    boxes, scores, _ = detector.run(image, 0, least)
+def _boxes(image: np.ndarray, model: Path | None, *, least: float) -> list[Box]:
+    """Where faces may be in image, uint8 [H, W, 3], the surest first. `least`: the detector's score, usual are 0..2."""
+    boxes, scores, _ = _models(model)[0].run(image, 0, least)
     by_score = sorted(zip(scores, boxes, strict=True), key=lambda found: -found[0])
-    return [five_points(np.array([(p.x, p.y) for p in predictor(image, box).parts()])) for _, box in by_score]
+    return [(box.left(), box.top(), box.right(), box.bottom()) for _, box in by_score]
+
+
+def _landmarks(image: np.ndarray, box: Box, model: Path | None) -> np.ndarray:
+    """The five landmarks [5, 2] of the face that fills the box, in pixels of the image."""
+    import dlib
+
+    points = _models(model)[1](image, dlib.rectangle(*box)).parts()
+    return five_points(np.array([(point.x, point.y) for point in points]))
 
 
 def five_points(points: np.ndarray) -> np.ndarray:
@@ -66,16 +79,16 @@ def _second_look(picture: Image.Image, landmarks: np.ndarray, model: Path | None
     """The landmarks as the upright, well-sized face shows them; None when there is no face where it should be."""
     try:
         corners = oriented_square(landmarks).astype(np.float64)
-        aligned = np.asarray(align(picture, landmarks, resolution=CHECK_SIDE))
+        aligned = np.asarray(align(picture, landmarks, resolution=ALIGNED_SIDE))
     except BadImageError:
         return None
+    boxes = np.array(_boxes(aligned, model, least=SURE)).reshape(-1, 4)
+    if not (np.abs(boxes - ALIGNED_BOX) < BOX_TOLERANCE).all(axis=1).any():
+        return None
+    seen = (_landmarks(aligned, ALIGNED_BOX, model) + 0.5) / ALIGNED_SIDE
     origin, right, down = corners[0], corners[3] - corners[0], corners[1] - corners[0]
-    for seen in _detect(aligned, model, least=SURE):
-        across, down_by = np.split((seen + 0.5) / CHECK_SIDE, 2, axis=1)  # [5, 1] each
-        moved = origin + across * right + down_by * down  # [5, 2] in the picture
-        if _distance(moved, landmarks) < TOLERANCE * np.linalg.norm(right):
-            return moved
-    return None
+    moved = origin + seen[:, :1] * right + seen[:, 1:] * down  # [5, 2] in the picture
+    return moved if _distance(moved, landmarks) < TOLERANCE * square_side(landmarks) else None
 
 
 def _distance(landmarks: np.ndarray, others: np.ndarray) -> float:
@@ -97,8 +110,11 @@ def _models(model: Path | None) -> tuple[Any, Any]:
     file = model or _packaged_model()
     try:
         predictor = dlib.shape_predictor(str(file))
+        points = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7)).num_parts
     except RuntimeError as error:
         raise DataError(f"{file}: cannot be read as a landmark model of dlib; pass its {MODEL_FILE}") from error
+    if points != 68:
+        raise DataError(f"{file}: finds {points} landmarks, not 68; pass dlib's {MODEL_FILE}")
     return dlib.get_frontal_face_detector(), predictor
 
 

@@ -1,0 +1,140 @@
+"""How fast are data sets made and read, next to the least that the machine must do for it?
+
+Making: photographs of 1024x1024 (JPEG) become a data set by `create` with all cores and with one process, and by a
+plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums, all
+interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
+memory. Prints JSON.
+
+    python benchmarks/data.py [--images 256] [--resolution 1024] [--rounds 5]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from PIL import Image
+
+from progan.data.create import create
+from progan.data.progress import cores
+from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.sources.folder import Folder
+from progan.data.writer import PyramidWriter
+
+BATCH = 16
+READ_BYTES = 2**30  # of each level's images, at most: what fits the page cache beside everything else
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--resolution", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    from train_step import cpu_name  # here, for it brings PyTorch, which every worker process would load too
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = {
+            "machine": f"{cpu_name()}, {cores()} cores",
+            "create": time_create(Path(folder), args.images, args.resolution, args.rounds),
+            "read": time_read(Path(folder), args.resolution),
+        }
+    print(json.dumps(result, indent=2))
+
+
+def time_create(folder: Path, images: int, resolution: int, rounds: int) -> dict[str, object]:
+    """Images a second of `create folder` with all cores and with one process, and of a plain Pillow loop."""
+    src = folder / "photos"
+    src.mkdir()
+    for i in range(images):
+        photo_like(i, resolution).save(src / f"{i:05}.jpg", quality=90)
+    ways: dict[str, Callable[[Path], object]] = {
+        "all_cores": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=cores()), quiet=True),
+        "one_process": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=1), quiet=True),
+        "pillow_loop": lambda out: pillow_loop(src, out, resolution),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for i in range(rounds + 1):  # the first warms up
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory(dir=folder) as out:
+                start = time.perf_counter()
+                way(Path(out) / "made")
+                if i:
+                    seconds[name].append(time.perf_counter() - start)
+    speed_up = [one / both for one, both in zip(seconds["one_process"], seconds["all_cores"], strict=True)]
+    over_pillow = [one / both for one, both in zip(seconds["pillow_loop"], seconds["all_cores"], strict=True)]
+    return {
+        "images": images,
+        "resolution": resolution,
+        "images_per_second": {name: round(images / median(s), 1) for name, s in seconds.items()},
+        "all_cores_over_one_process": spread(speed_up),
+        "all_cores_over_pillow_loop": spread(over_pillow),
+    }
+
+
+def pillow_loop(src: Path, out: Path, resolution: int) -> None:
+    """The same arrays as anybody would first write it."""
+    out.mkdir()
+    paths = sorted(src.iterdir())
+    sides = [resolution >> i for i in range(resolution.bit_length() - 2)]
+    arrays = {
+        r: np.lib.format.open_memmap(out / f"{r}.npy", "w+", dtype=np.uint8, shape=(len(paths), 3, r, r)) for r in sides
+    }
+    for i, path in enumerate(paths):
+        picture = Image.open(path).convert("RGB")
+        for r in sides:
+            arrays[r][i] = np.asarray(picture).transpose(2, 0, 1)
+            picture = picture.reduce(2)
+
+
+def time_read(folder: Path, resolution: int) -> dict[str, object]:
+    """Milliseconds of reading a batch, and the share that copying the same bytes takes, at every level."""
+    count = max(BATCH, READ_BYTES // (4 * resolution**2))
+    rng = np.random.default_rng(0)
+    with PyramidWriter(folder / "set", resolution=resolution, channels=3, source={"kind": "benchmark"}) as writer:
+        levels = [box_pyramid(rng.integers(0, 256, (3, resolution, resolution), dtype=np.uint8)) for _ in range(8)]
+        for i in range(count):
+            writer.append(levels[i % 8])
+    data = ImagePyramid.open(folder / "set")
+    found: dict[str, object] = {"images": count, "batch": BATCH}
+    for r in data.resolutions:
+        data.read(np.arange(count), r)  # now cached
+        source = np.zeros((BATCH, 3, r, r), np.uint8)
+        target = np.zeros_like(source)
+        read, copy = [], []
+        for _ in range(200 if r <= 256 else 30):
+            indices = rng.integers(0, count, BATCH)
+            start = time.perf_counter()
+            data.read(indices, r)
+            middle = time.perf_counter()
+            np.copyto(target, source)
+            read.append(middle - start)
+            copy.append(time.perf_counter() - middle)
+        found[f"{r}x{r}"] = {
+            "milliseconds": round(1e3 * median(read), 4),
+            "gigabytes_per_second": round(source.nbytes / median(read) / 1e9, 2),
+            "memcpy_over_read": round(median(copy) / median(read), 2),
+        }
+    return found
+
+
+def photo_like(seed: int, resolution: int) -> Image.Image:
+    """Smooth shapes with some grain: about as many bytes as a photograph of this size has."""
+    rng = np.random.default_rng(seed)
+    shapes = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    smooth = np.asarray(shapes.resize((resolution, resolution), Image.Resampling.BICUBIC), np.int16)
+    grain = rng.normal(0, 6, (resolution, resolution, 1)).astype(np.int16)
+    return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
+
+
+def spread(ratios: list[float]) -> dict[str, float]:
+    """Median, least and most."""
+    return {"median": round(median(ratios), 2), "min": round(min(ratios), 2), "max": round(max(ratios), 2)}
+
+
+if __name__ == "__main__":
+    main()
