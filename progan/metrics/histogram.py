@@ -19,7 +19,7 @@ from progan.metrics.workers import worker_threads
 BINS = 2**17
 SCALE = 0.5
 HALF = BINS / 2 - 2  # float32 rounding cannot push a key outside
-COLUMNS = 2**19  # projections on each direction that are counted at a time
+COLUMNS = 2**18  # projections on each direction that are counted at a time
 AT_ONCE = 2**11  # vectors that are projected at a time: few enough for the processor's cache
 
 

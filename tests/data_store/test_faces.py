@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from progan.data import create
 from progan.data.create import create, describe
 from progan.data.progress import work
 from progan.data.pyramid import ImagePyramid, box_pyramid
@@ -195,7 +194,8 @@ def test_describe_shows_what_matters(tmp_path):
 
 def test_a_killed_creation_leaves_neither_a_data_set_nor_workers(tmp_path):
     script = (
-        "import sys\nfrom pathlib import Path\nfrom progan.data.create import create\nfrom progan.data.sources.faces import Faces\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from progan.data.create import create\nfrom progan.data.sources.faces import Faces\n"
         "if __name__ == '__main__':\n"
         "    create(Faces(out=Path(sys.argv[1]), count=100_000, resolution=64, workers=2), quiet=True)\n"
     )
