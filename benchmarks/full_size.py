@@ -22,7 +22,8 @@ from train_step import cpu_name
 
 from progan.data.pyramid import ImagePyramid, box_pyramid
 from progan.data.writer import PyramidWriter
-from progan.device import keep_freed_memory, pick_device, pick_precision
+from progan.device import pick_device, pick_precision
+from progan.memory import keep_freed_memory
 from progan.plan import memory_bytes
 from progan.presets import PRESETS
 from progan.schedule import Schedule

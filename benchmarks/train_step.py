@@ -25,7 +25,8 @@ from torch.utils.flop_counter import flop_registry
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid, box_pyramid
 from progan.data.writer import PyramidWriter
-from progan.device import keep_freed_memory, pick_device, pick_precision
+from progan.device import pick_device, pick_precision
+from progan.memory import keep_freed_memory
 from progan.schedule import Schedule
 from progan.state import TrainState
 from progan.train import read_reals, train_step

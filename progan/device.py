@@ -1,6 +1,5 @@
 """Where and in which number format the networks compute."""
 
-import ctypes
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -39,17 +38,3 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     """Convolutions and dense layers in `precision`; weights, losses and the penalty's norm stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep large blocks that were freed, for the next step asks for the same ones again.
-
-    By default they go back to the kernel, and a training step on the CPU spends a tenth of its time or more on
-    getting zeroed pages for them. Elsewhere this does nothing.
-    """
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    for option, value in ((-3, 2**30), (-1, 2**31 - 1)):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-        mallopt(option, value)

@@ -17,11 +17,11 @@ from progan.data.progress import work
 from progan.data.pyramid import ImagePyramid
 from progan.data.source import BadImageError
 from progan.data.tree import PictureFile, open_tree
-from progan.device import keep_freed_memory
 from progan.errors import ConfigError, DataError, RunError
 from progan.files import make_folder
 from progan.measure import Meter, Reals, Result, append, fakes_of, number, value_title
 from progan.memorisation import IMAGES, measure_neighbours
+from progan.memory import keep_freed_memory
 from progan.metrics.suite import Metric
 from progan.networks import Generator
 from progan.rng import keyed_generator

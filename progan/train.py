@@ -15,11 +15,12 @@ from torch import Tensor
 
 from progan.config import LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
-from progan.device import autocast, keep_freed_memory, pick_device
+from progan.device import autocast, pick_device
 from progan.errors import ConfigError, Stopped
 from progan.generate import one_hot, sample
 from progan.images import fade_reals, make_grid, mirror, to_float
 from progan.losses import wgan_gp_d, wgan_gp_g
+from progan.memory import keep_freed_memory
 from progan.rng import data_order, keyed_generator, latents
 from progan.run_folder import open_run
 from progan.run_metrics import RunMetrics

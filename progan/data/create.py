@@ -1,9 +1,10 @@
 """Create data sets: a source's images, made by all cores, written by one writer."""
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import fields
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -11,11 +12,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from progan.data.progress import work
+from progan.data.progress import work, worker_count
 from progan.data.pyramid import ImagePyramid
-from progan.data.source import BadImage, FileSource, ImageStream, Made, Source
-from progan.data.writer import PyramidWriter
+from progan.data.source import BadImage, FileSource, ImageStream, Levels, Made, Source
+from progan.data.writer import PyramidWriter, Rows
 from progan.errors import DataError
+from progan.memory import keep_freed_memory
 
 SHOWN_BAD_IMAGES = 10
 
@@ -31,6 +33,7 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
     """
     console = Console(stderr=True, quiet=quiet)
     fails = getattr(source, "on_bad", "fail") == "fail"
+    keep_freed_memory()
     stream = source.open()
     for note in stream.notes:
         console.print(note, markup=False, highlight=False)
@@ -106,36 +109,48 @@ def _write(
     counts: Counter[str] = Counter()
     for record in writer.records:
         counts.update(record["counts"])
-    labels: deque[int | None] = deque()
-    done = len(writer.records)
+    places: deque[tuple[int, int | None]] = deque()  # row and label of what is being made
+    done, rows_before = len(writer.records), writer.count
+    processes = 1 if stream.cheap else worker_count(workers, stream.total - done)
 
-    def jobs() -> Iterator[Any]:
-        for job, label in islice(stream.jobs, done, None):
-            labels.append(label)
-            yield job
+    def jobs() -> Iterator[tuple[int, Any]]:
+        for i, (job, label) in enumerate(islice(stream.jobs, done, None)):
+            places.append((rows_before + i, label))
+            yield rows_before + i, job
 
+    # Several processes write their images themselves: sending them here would cost nearly as much as making them.
     results = work(
-        stream.levels,
+        partial(_make, levels=stream.levels, rows=None if processes == 1 else writer.rows()),
         jobs(),
         total=stream.total - done,
         resolution=stream.resolution,
-        workers=1 if stream.cheap else workers,
+        workers=processes,
         quiet=quiet,
     )
     with closing(results):
-        for result in results:
-            label = labels.popleft()
-            made = result if isinstance(result, Made | BadImage) else Made(result, {})
+        for made, digests in results:
+            row, label = places.popleft()
             if isinstance(made, BadImage):
                 bad.append(made)
-            else:
+            elif not (bad and fails):
                 counts.update(made.counts)
-                if not bad or not fails:
-                    writer.append(made.levels, label)
+                writer.adopt(row, digests, label) if digests else writer.append(made.levels, label)
             if stream.resumable:
                 reason = [made.name, made.reason] if isinstance(made, BadImage) else None
                 writer.note({"bad": reason, "counts": {} if isinstance(made, BadImage) else made.counts})
     return bad, dict(counts)
+
+
+def _make(
+    place: tuple[int, Any], *, levels: Callable[[Any], Levels | Made | BadImage], rows: Rows | None
+) -> tuple[Made | BadImage, dict[int, bytes]]:
+    """Make one image; with `rows`, write it to its row, and return its checksums in place of its pixels."""
+    row, job = place
+    result = levels(job)
+    made = Made(result, {}) if isinstance(result, dict) else result
+    if rows is None or isinstance(made, BadImage):
+        return made, {}
+    return Made({}, made.counts), rows.write(row, made.levels)
 
 
 def _identity(source: Source, stream: ImageStream) -> dict[str, Any]:

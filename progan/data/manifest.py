@@ -8,7 +8,7 @@ from typing import Any
 from progan.errors import DataError
 
 FORMAT = "progan image pyramid"
-VERSION = 1
+VERSION = 2
 MANIFEST = "dataset.json"
 AGAIN = "copy or create the data set again"
 
@@ -89,7 +89,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     try:
         expected = {name: (dtype, list(shape)) for name, (dtype, shape) in layout(manifest).items()}
         told = {entry["name"]: (entry["dtype"], entry["shape"]) for entry in manifest["files"]}
-        sizes_told = all(isinstance(entry["bytes"], int) and entry["data_sha256"] for entry in manifest["files"])
+        sizes_told = all(isinstance(entry["bytes"], int) and entry["rows_sha256"] for entry in manifest["files"])
     except (KeyError, TypeError, DataError) as error:
         raise DataError(f"{path}: its resolution or its list of files makes no sense; {AGAIN}") from error
     whole = manifest["count"] >= 1 and expected == told and sizes_told

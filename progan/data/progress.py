@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from progan.errors import DataError
+from progan.memory import keep_freed_memory
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -40,14 +41,19 @@ def work(
     does not grow with `total`; images of `resolution` decide how many travel together. Close the iterator to stop
     early. Raises what `function` raises, and DataError when a worker process dies or workers < 1.
     """
-    if workers is not None and workers < 1:
-        raise DataError(f"{workers} worker processes cannot work; ask for at least 1")
-    if workers is None:
-        workers = min(cores(), max(1, total // 32))  # starting a process costs as much as a few dozen images
+    workers = worker_count(workers, total)
     chunk = max(1, min(16, 2**18 // resolution**2, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
         yield from results if quiet else with_progress(results, total)
+
+
+def worker_count(asked: int | None, total: int) -> int:
+    """How many processes to use for so many jobs, when `asked` leaves it open. Raises DataError when it is below 1."""
+    if asked is not None and asked < 1:
+        raise DataError(f"{asked} worker processes cannot work; ask for at least 1")
+    # Starting a process costs as much as a few dozen images.
+    return asked or min(cores(), max(1, total // 32))
 
 
 def _here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Generator[Result, None, None]:
@@ -83,6 +89,7 @@ def _work_off(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result
 
 
 def _start_worker() -> None:
+    keep_freed_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the pool
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

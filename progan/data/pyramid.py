@@ -22,14 +22,16 @@ def box_pyramid(image: np.ndarray) -> dict[int, np.ndarray]:
     """The image at every resolution down to 4x4, by the paper's data pyramid: 2x2 means of 2x2 means.
 
     image: uint8 [C, R, R], R a power of two of at least 4. Returns {r: uint8 [C, r, r]}, the image itself at R.
-    The chain stays in float32, where it is exact; only what is stored is rounded, half to even.
+    The chain stays exact in float32; only what is stored is rounded, half to even.
     """
     levels = {image.shape[-1]: image}
-    chain = image.astype(np.float32)
+    chain = image
     for resolution in reversed(pyramid_resolutions(image.shape[-1])[:-1]):
-        rows = chain[:, 0::2] + chain[:, 1::2]  # [C, r, 2r]
+        # The sums of the first, by far the largest level fit into 16 bits, half of float32's memory.
+        wide = np.uint16 if chain is image else np.float32
+        rows = np.add(chain[:, 0::2], chain[:, 1::2], dtype=wide)  # [C, r, 2r]
         chain = (rows[:, :, 0::2] + rows[:, :, 1::2]) * np.float32(0.25)  # [C, r, r]
-        levels[resolution] = np.rint(chain).clip(0, 255).astype(np.uint8)
+        levels[resolution] = np.rint(chain).astype(np.uint8)
     return levels
 
 
@@ -99,12 +101,16 @@ class ImagePyramid:
         """Read every byte and compare with the checksums; raises DataError naming the first file that differs."""
         for entry in self.manifest["files"]:
             path = self.path / entry["name"]
-            _map_array(path, entry)
-            with path.open("rb") as file:
-                file.seek(HEADER_BYTES)
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            if digest != entry["data_sha256"]:
+            digest = hashlib.sha256()
+            for row in _map_array(path, entry):
+                digest.update(row_digest(row))
+            if digest.hexdigest() != entry["rows_sha256"]:
                 raise DataError(f"{path}: its content is not what was written (sha256 differs); {AGAIN}")
+
+
+def row_digest(row: np.ndarray) -> bytes:
+    """The checksum of one image of one level, or of one label. That of a file is sha256 over those of its rows."""
+    return hashlib.sha256(row.tobytes()).digest()
 
 
 def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:

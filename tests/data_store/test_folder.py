@@ -267,6 +267,23 @@ def test_bad_pictures_left_out_are_named(src, out, capsys):
     assert "warning: left out 11 of 17 pictures:" in capsys.readouterr().err
 
 
+def test_several_processes_close_the_gaps_that_bad_pictures_leave(src, out, tmp_path):
+    for index in range(40):
+        noise(seed=index).save(src / f"{index:02}.png")
+    for index in (0, 7, 8, 9, 23, 39):
+        os.truncate(src / f"{index:02}.png", 400)
+    alone, pooled = (
+        make(src, path, resolution=16, on_bad="skip", workers=n) for path, n in ((out, 1), (tmp_path / "b", 2))
+    )
+    pooled.verify()
+    assert len(pooled) == 34
+    assert pooled.hash == alone.hash
+    assert np.array_equal(everything(pooled)[[0, -1]], [pixels_of(noise(seed=1)), pixels_of(noise(seed=38))])
+    assert {path.stat().st_size for path in out.iterdir()} >= {
+        path.stat().st_size for path in pooled.path.glob("*.npy")
+    }
+
+
 def test_a_long_list_is_cut(src, out):
     for index in range(14):
         (src / f"{index:02}.png").write_bytes(b"")
