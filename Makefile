@@ -14,7 +14,7 @@ demo: .venv/for-demo
 	@echo "64 new faces: demo/images/grid.png; the data: $(RUN)/reals.png; how they grew: $(RUN)/fakes-*.png"
 
 test: .venv/for-tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: .venv/for-tests
 	$(BIN)/ruff check .

@@ -1,11 +1,11 @@
 """How fast are data sets made and read, next to the least that the machine must do for it?
 
-Making: photographs of 1024x1024 (JPEG) become a data set by `create` with all cores and with one process, and by a
-plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums, all
+Making: pictures of 1024x1024, as JPEG and as PNG, become a data set by `create` with all cores and with one process, and
+by a plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums, all
 interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
 memory. Prints JSON.
 
-    python benchmarks/data.py [--images 512] [--resolution 1024] [--rounds 5]
+    python benchmarks/data.py [--images 384] [--resolution 1024] [--rounds 3]
 """
 
 import argparse
@@ -31,34 +31,35 @@ READ_BYTES = 2**30  # of each level's images, at most: what fits the page cache 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--images", type=int, default=384)
     parser.add_argument("--resolution", type=int, default=1024)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     from train_step import cpu_name  # here, for it brings PyTorch, which every worker process would load too
 
     with tempfile.TemporaryDirectory() as folder:
         result = {
             "machine": f"{cpu_name()}, {cores()} cores",
-            "create": time_create(Path(folder), args.images, args.resolution, args.rounds),
+            "create": [time_create(Path(folder), kind, args) for kind in ("jpg", "png")],
             "read": time_read(Path(folder), args.resolution),
         }
     print(json.dumps(result, indent=2))
 
 
-def time_create(folder: Path, images: int, resolution: int, rounds: int) -> dict[str, object]:
+def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, object]:
     """Images a second of `create folder` with all cores and with one process, and of a plain Pillow loop."""
-    src = folder / "photos"
+    images, resolution = args.images, args.resolution
+    src = folder / kind
     src.mkdir()
     for i in range(images):
-        photo_like(i, resolution).save(src / f"{i:05}.jpg", quality=90)
+        photo_like(i, resolution).save(src / f"{i:05}.{kind}", quality=90)
     ways: dict[str, Callable[[Path], object]] = {
         "all_cores": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=cores()), quiet=True),
         "one_process": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=1), quiet=True),
         "pillow_loop": lambda out: pillow_loop(src, out, resolution),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for i in range(rounds + 1):  # the first warms up
+    for i in range(args.rounds + 1):  # the first warms up
         for name, way in ways.items():
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 start = time.perf_counter()
@@ -68,8 +69,7 @@ def time_create(folder: Path, images: int, resolution: int, rounds: int) -> dict
     speed_up = [one / both for one, both in zip(seconds["one_process"], seconds["all_cores"], strict=True)]
     over_pillow = [one / both for one, both in zip(seconds["pillow_loop"], seconds["all_cores"], strict=True)]
     return {
-        "images": images,
-        "resolution": resolution,
+        "images": f"{images} of {resolution}x{resolution}, {kind}",
         "images_per_second": {name: round(images / median(s), 1) for name, s in seconds.items()},
         "all_cores_over_one_process": spread(speed_up),
         "all_cores_over_pillow_loop": spread(over_pillow),
