@@ -1,8 +1,8 @@
 """How fast are data sets made and read, next to the least that the machine must do for it?
 
-Making: pictures of 1024x1024, as JPEG and as PNG, become a data set by `create` with all cores and with one process, and
-by a plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums, all
-interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
+Making: pictures of 1024x1024, as JPEG and as PNG, become a data set by `create` with all cores and with one process,
+and by a plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums,
+all interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
 memory. Prints JSON.
 
     python benchmarks/data.py [--images 384] [--resolution 1024] [--rounds 3]
@@ -103,8 +103,9 @@ def time_read(folder: Path, resolution: int) -> dict[str, object]:
     found: dict[str, object] = {"images": count, "batch": BATCH}
     for r in data.resolutions:
         data.read(np.arange(count), r)  # now cached
-        source = np.zeros((BATCH, 3, r, r), np.uint8)
-        target = np.zeros_like(source)
+        source = np.ones(BATCH * 3 * r * r, np.uint8)
+        # Two addresses that differ by whole pages would make the processor wait for itself.
+        target = np.ones(len(source) + 2112, np.uint8)[2112:]
         read, copy = [], []
         for _ in range(200 if r <= 256 else 30):
             indices = rng.integers(0, count, BATCH)
