@@ -38,7 +38,11 @@ def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Im
         white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
         inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
         kind = opened.format or ""
-        picture = _to_8_bit(ImageOps.exif_transpose(opened), kind, white, inverted).convert(mode)
+        ImageOps.exif_transpose(opened, in_place=True)  # not a copy: large ones cost as much as a third of decoding
+        picture = _to_8_bit(opened, kind, white, inverted)
+        if picture.mode != mode:
+            picture = picture.convert(mode)
+        picture.load()
     if kind == "PNG":
         with opened_picture(file) as again:
             again.verify()  # decoding does not look at the checksums
@@ -65,8 +69,7 @@ def load_image(
         picture = picture.crop((left, top, left + side, top + side))  # outside the picture it is black
     if side & (side - 1):
         picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
-    pixels = np.asarray(picture).reshape(picture.height, picture.width, channels)
-    image = np.ascontiguousarray(pixels.transpose(2, 0, 1))  # [C, H, W]
+    image = np.stack([np.asarray(channel) for channel in picture.split()])  # [C, H, W]
     return image if image.shape[-1] == resolution else box_pyramid(image)[resolution]
 
 
