@@ -20,6 +20,7 @@ from progan.errors import DataError
 from progan.memory import keep_freed_memory
 
 SHOWN_BAD_IMAGES = 10
+SHOWN_LABELS = 40
 
 
 def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePyramid:
@@ -94,10 +95,12 @@ def describe(pyramid: ImagePyramid) -> RenderableType:
         files.add_row(entry["name"], " x ".join(map(str, entry["shape"])), f"{entry['bytes'] / 2**20:,.1f} MiB")
     parts: list[RenderableType] = [facts, files]
     if pyramid.label_names is not None:
-        counts = Table("label", "name", "images")
-        for index, (name, count) in enumerate(zip(pyramid.label_names, pyramid.label_counts(), strict=True)):
-            counts.add_row(str(index), Text(name), f"{count:,}")
+        counts, images = Table("label", "name", "images"), pyramid.label_counts()
+        for index, name in enumerate(pyramid.label_names[:SHOWN_LABELS]):
+            counts.add_row(str(index), Text(name), f"{images[index]:,}")
         parts.append(counts)
+        if len(images) > SHOWN_LABELS:
+            parts.append(f"and {len(images) - SHOWN_LABELS:,} more; {min(images):,} to {max(images):,} images each")
     return Group(*parts)
 
 

@@ -222,3 +222,12 @@ def test_a_killed_creation_leaves_neither_a_data_set_nor_workers(tmp_path):
             time.sleep(0.05)
         os.killpg(parent.pid, signal.SIGKILL)
         pytest.fail("workers outlive their parent")
+
+
+def test_of_very_many_classes_the_first_are_shown(make_data):
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(describe(make_data(count=60, resolution=4, labels=50)))
+    text = console.export_text()
+    assert "class39" in text
+    assert "class40" not in text
+    assert "and 10 more; 1 to 2 images each" in text

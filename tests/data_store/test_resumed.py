@@ -32,7 +32,7 @@ class Slow(FileSource):
             total=12,
             levels=partial(self.levels_of, shade=self.shade),
             label_names=["a", "b", "c"],
-            facts={"kind": "slow"},
+            facts={"kind": "slow", "box": (1, 2)},
             resumable=True,
         )
 
