@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from progan.data.create import create, describe
 from progan.data.progress import work
@@ -174,8 +175,6 @@ def test_lines_instead_of_a_bar_without_a_terminal(tmp_path, capsys):
 
 
 def test_describe_shows_what_matters(tmp_path):
-    from rich.console import Console
-
     data = create_faces(tmp_path / "d", count=3, resolution=16, command="progan [red]", quiet=True)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(describe(data))
