@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from progan.data.create import create
-from progan.data.pyramid import ImagePyramid
 from progan.data.safe_pickle import to_uint8, unpickle
 from progan.data.sources.cifar import Cifar10, Cifar100
 from progan.errors import DataError
+from tests.data_store.archives import classes, everything, refused
 
 FOLDER10, FOLDER100 = "cifar-10-batches-py", "cifar-100-python"
 NAMES10 = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse", b"ship", b"truck"]
@@ -98,14 +98,6 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def everything(data: ImagePyramid) -> np.ndarray:
-    return data.read(np.arange(len(data)), data.resolution)
-
-
-def classes(data: ImagePyramid) -> list[int]:
-    return data.read_labels(np.arange(len(data))).argmax(axis=1).tolist()
-
-
 def pictures(*seeds: int) -> np.ndarray:
     """Pixel by pixel: 1,024 bytes of red, then green, then blue, each row by row."""
     images = np.zeros((4 * len(seeds), 3, 32, 32), np.uint8)
@@ -165,16 +157,6 @@ def test_pickles_of_python_3_are_read_too(src, out, protocol):
         (src / name).write_bytes(pickle.dumps(content, protocol=protocol))
     data = create(Cifar10(src=src, out=out), quiet=True)
     assert np.array_equal(everything(data), pictures(*range(5)))
-
-
-def refused(source) -> str:
-    with pytest.raises(DataError) as caught:
-        create(source, quiet=True)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not source.out.exists()
-    assert not list(source.out.parent.glob("*.partial-*"))
-    return message
 
 
 class Command:

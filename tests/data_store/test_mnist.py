@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from progan.data.create import create
-from progan.data.pyramid import ImagePyramid
 from progan.data.sources.mnist import FashionMnist, Mnist, MnistRgb
-from progan.errors import DataError
+from tests.data_store.archives import classes, everything, refused
 from tests.packages import fashion_mnist
 
 TRAIN, TEST = 30, 12
@@ -44,14 +43,6 @@ def src(tmp_path: Path) -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
-
-
-def everything(data: ImagePyramid) -> np.ndarray:
-    return data.read(np.arange(len(data)), data.resolution)
-
-
-def classes(data: ImagePyramid) -> list[int]:
-    return data.read_labels(np.arange(len(data))).argmax(axis=1).tolist()
 
 
 def padded(image: np.ndarray) -> np.ndarray:
@@ -140,16 +131,6 @@ def test_rgb_digits_are_drawn_evenly_and_independently(src, out):
         assert np.all(np.abs(counts - 3000 * share) < 5 * np.sqrt(3000 * share) + 1)
     same = np.mean(drawn[:, 0] == drawn[:, 1]), np.mean(drawn[:, 1] == drawn[:, 2])
     assert np.allclose(same, np.sum(share**2), atol=0.04)
-
-
-def refused(source) -> str:
-    with pytest.raises(DataError) as caught:
-        create(source, quiet=True)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not source.out.exists()
-    assert not list(source.out.parent.glob("*.partial-*"))
-    return message
 
 
 def test_missing_files_are_named_with_their_source(src, out):

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from progan.data.create import create
-from progan.data.pyramid import ImagePyramid
 from progan.data.sources.svhn import Svhn
-from progan.errors import DataError
+from tests.data_store.archives import classes, everything, refused
 
 scipy = pytest.importorskip("scipy", reason="SVHN's files need scipy")
 
@@ -42,14 +41,6 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def everything(data: ImagePyramid) -> np.ndarray:
-    return data.read(np.arange(len(data)), data.resolution)
-
-
-def classes(data: ImagePyramid) -> list[int]:
-    return data.read_labels(np.arange(len(data))).argmax(axis=1).tolist()
-
-
 def pictures(part: str) -> np.ndarray:
     """Pixel by pixel, from row, column, colour, image to image, colour, row, column."""
     pixels = digits(part)[0]
@@ -78,16 +69,6 @@ def test_images_and_labels_are_the_publishers(src, out, split):
 def test_only_the_first_so_many(src, out):
     data = create(Svhn(src=src, out=out, split="all", images=14), quiet=True)
     assert np.array_equal(everything(data), np.concatenate([pictures("train"), pictures("test")[:2]]))
-
-
-def refused(source) -> str:
-    with pytest.raises(DataError) as caught:
-        create(source, quiet=True)
-    message = str(caught.value)
-    assert "\n" not in message
-    assert not source.out.exists()
-    assert not list(source.out.parent.glob("*.partial-*"))
-    return message
 
 
 def test_missing_files(src, out):
