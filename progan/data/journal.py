@@ -19,7 +19,6 @@ class Journal:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self._path = folder / JOURNAL
         self._identity = json.loads(json.dumps(identity))  # as it will be read back
-        self._kept: list[bytes] = []
         self.records = self._read() if self._path.exists() else []
 
     def begin(self, count: int) -> None:

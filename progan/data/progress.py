@@ -45,7 +45,7 @@ def work(
     chunk = max(1, min(16, 2**18 // resolution**2, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
-        yield from results if quiet else with_progress(results, total)
+        yield from results if quiet else _with_progress(results, total)
 
 
 def worker_count(asked: int | None, total: int) -> int:
@@ -107,7 +107,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
     """The results as they come, with a bar on a terminal and now and then a line elsewhere, both on stderr."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())

@@ -143,8 +143,9 @@ class _Folder(Tree):
 class _Zip(Tree):
     def __init__(self, src: Path) -> None:
         super().__init__(src)
+        open_zip.cache_clear()  # what is there now counts, not what was there when it was last read
         with _archive_errors(src):
-            self._infos = {info.filename: info for info in _open_zip(src).infolist() if not info.is_dir()}
+            self._infos = {info.filename: info for info in open_zip(src).infolist() if not info.is_dir()}
 
     def files(self) -> Iterator[PictureFile]:
         self.hidden = self.other = 0
@@ -154,7 +155,7 @@ class _Zip(Tree):
 
     def read(self, name: str) -> bytes | None:
         with _archive_errors(self.src):
-            return _open_zip(self.src).read(name) if name in self._infos else None
+            return open_zip(self.src).read(name) if name in self._infos else None
 
 
 class _Tar(Tree):
@@ -183,14 +184,14 @@ class _Tar(Tree):
 
 
 @lru_cache(maxsize=4)
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Path) -> zipfile.ZipFile:
     """One handle in each process: opening reads the whole list of members."""
     return zipfile.ZipFile(path)
 
 
 def _zip_member(path: Path, name: str) -> bytes:
     try:
-        archive = _open_zip(path)
+        archive = open_zip(path)
         if archive.getinfo(name).file_size > MEMBER_BYTES:
             raise BadImageError(f"unpacks to more than {MEMBER_BYTES:,} bytes")
         return archive.read(name)

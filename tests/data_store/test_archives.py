@@ -170,3 +170,12 @@ def test_only_the_first_images(tmp_path):
     assert np.array_equal(everything(data), expected(sorted(NAMES)[:3]))
     with pytest.raises(DataError, match="0 images make no data set"):
         make(tmp_path / "x.zip", images=0)
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.png": encoded(picture(0))})
+    assert len(make(path)) == 1
+    (tmp_path / "x.zip.data").rename(tmp_path / "first")
+    path.unlink()
+    write_zip(path, contents())
+    assert len(make(path)) == 4

@@ -6,13 +6,12 @@ A delta can be read only by someone who has the photograph: the key is derived f
 import base64
 import bz2
 import hashlib
-import zipfile
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from progan.data.source import BadImageError
+from progan.data.tree import open_zip
 
 DELTAS_PER_ZIP = 1000
 ROUNDS = 100_000  # of the key derivation
@@ -89,9 +88,3 @@ def add_delta(processed: np.ndarray, delta: np.ndarray, *, clip: bool = False) -
     total = processed.astype(np.int16) + delta.astype(np.int8)
     near = (total >= -OFF) & (total <= 255 + OFF)
     return np.where(near, total.clip(0, 255), total % 256).astype(np.uint8)
-
-
-@lru_cache(maxsize=2)
-def open_zip(path: Path) -> zipfile.ZipFile:
-    """One handle in each process: opening reads the whole list of members."""
-    return zipfile.ZipFile(path)
