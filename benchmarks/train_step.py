@@ -77,7 +77,7 @@ class Step:
         config = TrainConfig(
             g=GeneratorConfig(**shape),
             d=DiscriminatorConfig(**shape),
-            schedule=ScheduleConfig(stable_nimg=0, fade_nimg=0, batch={4: BATCH}),
+            schedule=ScheduleConfig(growing=False, batch={4: BATCH}),
             precision=fmt,  # type: ignore[arg-type]
         )
         self.state = TrainState.create(config, device)

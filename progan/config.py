@@ -1,65 +1,18 @@
 """Frozen configurations: the Python API, the command line and the saved JSON are these same fields."""
 
-import dataclasses
 import math
-import types
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from tyro.constructors import PrimitiveConstructorSpec
+from typing import Literal
 
 from progan.errors import ConfigError
-
-C = TypeVar("C")
-
-
-def check_resolution(name: str, resolution: int) -> None:
-    """Raise ConfigError unless `resolution` is a power of two from 4 up."""
-    if resolution < 4 or resolution & (resolution - 1):
-        raise ConfigError(f"{name}: {resolution} is not a power of two from 4 up; use 4, 8, 16, 32, 64, ...")
-
-
-def check_at_least(low: float, **fields: float) -> None:
-    """Raise ConfigError for a field below `low`."""
-    for name, value in fields.items():
-        if not value >= low:
-            raise ConfigError(f"{name}: {value} is not allowed; use {low} or more")
-
-
-def parse_per_resolution(text: str, kind: type) -> dict[int, Any]:
-    """Read '16' or '4:128,32:64': a value from each resolution up, as the smallest one that applies."""
-    try:
-        pairs = [entry.split(":") for entry in text.split(",")]
-        if len(pairs) == 1 and len(pairs[0]) == 1:
-            return {4: kind(pairs[0][0])}
-        return {int(resolution): kind(value) for resolution, value in pairs}
-    except ValueError:
-        raise ValueError(f"{text!r} is neither a number nor a list such as 4:128,32:64") from None
-
-
-def print_per_resolution(values: Mapping[int, Any]) -> str:
-    """The inverse of parse_per_resolution."""
-    return ",".join(f"{resolution}:{value}" for resolution, value in values.items())
-
-
-def _per_resolution(kind: type) -> PrimitiveConstructorSpec:
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N|RES:N,...",
-        instance_from_str=lambda args: parse_per_resolution(args[0], kind),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [print_per_resolution(value)],
-    )
-
-
-IntAt = Annotated[dict[int, int], _per_resolution(int)]
-FloatAt = Annotated[dict[int, float], _per_resolution(float)]
-
-
-def value_at(values: Mapping[int, Any], resolution: int) -> Any:
-    """The entry of the largest key that is not above `resolution`."""
-    return values[max(key for key in values if key <= resolution)]
+from progan.fields import (
+    FloatAt,
+    IntAt,
+    check_at_least,
+    check_choices,
+    check_resolution,
+    print_per_resolution,
+)
 
 
 @dataclass(frozen=True)
@@ -108,8 +61,14 @@ class GeneratorConfig(NetworkConfig):
 
     latent_dim: int | None = None
     """Components of the latent; None: fmaps(0)."""
-    norm: Literal["pixel", "none"] = "pixel"
-    """Normalisation after each activation (paper 4.2)."""
+    normalize_latent: bool = True
+    """Scale the latent to unit RMS (appendix A.1)."""
+    norm: Literal["pixel", "batch", "none"] = "pixel"
+    """Pixelwise normalisation after each activation (paper 4.2), or batch normalisation before it (table 1, a-c)."""
+    activation: Literal["leaky", "relu"] = "leaky"
+    """Leaky ReLU with slope 0.2, or ReLU (table 1, a-c)."""
+    output: Literal["linear", "tanh"] = "linear"
+    """What the images go through last (tanh: table 1, a-c)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,17 +87,27 @@ class DiscriminatorConfig(NetworkConfig):
     """The discriminator (paper sections 2 and 3, appendix A.1)."""
 
     stddev_group: int = 4
-    """Images per minibatch-stddev group (paper section 3); 0 leaves the layer out."""
+    """Images per minibatch-stddev group (paper section 3), a minibatch of fewer is one group; 0 leaves it out."""
+    minibatch_kernels: int = 0
+    """Kernels of minibatch discrimination (table 1, e*: 100), at the place of minibatch stddev; 0 leaves it out."""
+    minibatch_dims: int = 5
+    """Dimensions of each of these kernels."""
+    norm: Literal["layer", "none"] = "none"
+    """Layer normalisation before the activations, except the first (table 1, a-c)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(0, stddev_group=self.stddev_group)
+        check_at_least(0, stddev_group=self.stddev_group, minibatch_kernels=self.minibatch_kernels)
+        check_at_least(1, minibatch_dims=self.minibatch_dims)
+        check_choices(self)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
     """Growing (paper section 2, appendix A.1), in real images shown."""
 
+    growing: bool = True
+    """Grow from 4x4; off: the whole network from the start (table 1, a)."""
     stable_nimg: int = 600_000
     """Images at each resolution before the next block enters (paper: 800,000)."""
     fade_nimg: int = 600_000
@@ -155,6 +124,8 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         check_at_least(0, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg)
         check_at_least(1, total_nimg=self.total_nimg)
+        if self.growing and self.stable_nimg + self.fade_nimg == 0:
+            raise ConfigError("stable_nimg, fade_nimg: both are 0; give one of them images, or turn growing off")
         for name in ("batch", "g_lr", "d_lr"):
             values = getattr(self, name)
             if 4 not in values:
@@ -167,8 +138,10 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """WGAN-GP with drift, and AC-GAN terms where there are labels (appendix A.1, B)."""
+    """WGAN-GP with drift, or LSGAN, and AC-GAN terms where there are labels (appendix A.1, B)."""
 
+    kind: Literal["wgan-gp", "lsgan"] = "wgan-gp"
+    """Which of the two; the fields of the other do nothing."""
     gp_weight: float = 10.0
     """Weight of the gradient penalty."""
     gp_target: float = 1.0
@@ -178,11 +151,16 @@ class LossConfig:
     TensorFlow code does, or of the resolution at work, as the Theano code does. Equal once grown."""
     drift: float = 0.001
     """Weight of the mean squared score of reals."""
+    lsgan_fake_weight: float = 0.1
+    """LSGAN: weight of the fakes in D's loss."""
+    lsgan_noise: float = 0.2
+    """LSGAN: strength of the multiplicative noise in D (appendix B); 0: none."""
     label_weight: float = 1.0
     """Weight of the label cross-entropy."""
 
     def __post_init__(self) -> None:
         check_at_least(0, gp_weight=self.gp_weight, drift=self.drift, label_weight=self.label_weight)
+        check_at_least(0, lsgan_fake_weight=self.lsgan_fake_weight, lsgan_noise=self.lsgan_noise)
         if not self.gp_target > 0:
             raise ConfigError(f"gp_target: {self.gp_target} is not allowed; use a number above 0")
         check_choices(self)
@@ -246,53 +224,3 @@ class TrainConfig:
         if not self.adam_eps > 0:
             raise ConfigError(f"adam_eps: {self.adam_eps} is not allowed; use a number above 0")
         check_choices(self)
-
-
-def check_choices(config: Any) -> None:
-    """Raise ConfigError for a field outside its Literal type."""
-    for name, hint in get_type_hints(type(config)).items():
-        if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
-            allowed = ", ".join(map(str, get_args(hint)))
-            raise ConfigError(f"{name}: {getattr(config, name)!r} is not allowed; use one of {allowed}")
-
-
-def to_json(config: Any) -> dict[str, Any]:
-    """The fields as JSON values; from_json gives the same configuration back."""
-    return dataclasses.asdict(config)
-
-
-def from_json(cls: type[C], values: Any, where: str = "config") -> C:
-    """Build a configuration from JSON values; raises ConfigError naming a field that is unknown or of a wrong type."""
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: {values!r} is not an object with fields")
-    hints = get_type_hints(cls, include_extras=False)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; it has {', '.join(hints)}")
-    return cls(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in values.items()})
-
-
-def _decode(hint: Any, value: Any, where: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is dict and isinstance(value, dict):
-        kind = get_args(hint)[1]
-        if not all(str(key).isdecimal() for key in value):
-            raise ConfigError(f"{where}: {value!r} is not of type {hint}")
-        return {_decode(int, int(key), where): _decode(kind, item, where) for key, item in value.items()}
-    if get_origin(hint) is Literal:
-        return value  # the configuration checks its own choices
-    allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if type(value) in allowed or (type(value) is int and float in allowed):
-        return value
-    raise ConfigError(f"{where}: {value!r} is not of type {hint}")
-
-
-def flat_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """('g.resolution', 1024), ... for every field."""
-    for entry in dataclasses.fields(config):
-        value = getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            yield from flat_fields(value, f"{prefix}{entry.name}.")
-        else:
-            yield prefix + entry.name, value

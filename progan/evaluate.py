@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from progan.config import TrainConfig, from_json
+from progan.config import TrainConfig
 from progan.data.manifest import MANIFEST
 from progan.data.pictures import load_image, read_size
 from progan.data.progress import work
@@ -18,6 +18,7 @@ from progan.data.pyramid import ImagePyramid
 from progan.data.source import BadImageError
 from progan.data.tree import PictureFile, open_tree
 from progan.errors import ConfigError, DataError, RunError
+from progan.fields import from_json
 from progan.files import make_folder
 from progan.measure import Meter, Reals, Result, append, fakes_of, number, value_title
 from progan.memorisation import IMAGES, measure_neighbours

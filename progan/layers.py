@@ -1,5 +1,6 @@
 """Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 from typing import Any
@@ -44,21 +45,29 @@ class EqualizedLinear(nn.Module):
 
     gain / sqrt(fan_in) multiplies the N(0, 1) weights; with equalized off it is the std of the initial weights.
     Weight [out, in], bias [out / pixels], never scaled; where the outputs are maps of several pixels, the pixels of a
-    map share its bias. [N, in] -> [N, out].
+    map share its bias; bias=False leaves it to a normalisation that follows. [N, in] -> [N, out].
     """
 
     def __init__(
-        self, inputs: int, outputs: int, *, gain: float = sqrt(2), equalized: bool = True, pixels: int = 1
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        gain: float = sqrt(2),
+        equalized: bool = True,
+        pixels: int = 1,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.pixels = pixels
         std = gain / sqrt(inputs)
         self.scale = std if equalized else 1.0
         self.weight = nn.Parameter(torch.randn(outputs, inputs) * (std / self.scale))
-        self.bias = nn.Parameter(torch.zeros(outputs // pixels))
+        self.bias = nn.Parameter(torch.zeros(outputs // pixels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.scale, self.bias.repeat_interleave(self.pixels))
+        bias = None if self.bias is None else self.bias.repeat_interleave(self.pixels)
+        return F.linear(x, self.weight * self.scale, bias)
 
 
 class EqualizedConv2d(nn.Module):
@@ -66,8 +75,8 @@ class EqualizedConv2d(nn.Module):
 
     resample: None keeps the size; "up" is nearest 2x upsampling, then the convolution; "down" is the convolution, then
     2x2 average pooling. Both in one strided convolution with a 4x4 kernel, the sum of four shifted copies of the 3x3
-    kernel: 16 multiplies in place of 36. Weight [out, in, k, k] in all three, bias [out], never scaled.
-    [N, in, H, W] -> [N, out, H', W'].
+    kernel: 16 multiplies in place of 36. Weight [out, in, k, k] in all three, bias [out], never scaled; bias=False
+    leaves it to a normalisation that follows. [N, in, H, W] -> [N, out, H', W'].
     """
 
     def __init__(
@@ -79,6 +88,7 @@ class EqualizedConv2d(nn.Module):
         gain: float = sqrt(2),
         equalized: bool = True,
         resample: str | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         # Section 4.1 prints w / c, but He's constant only works as a multiplier.
@@ -86,10 +96,11 @@ class EqualizedConv2d(nn.Module):
         self.scale = std if equalized else 1.0
         self.resample = resample
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale))
-        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, bias = self.weight * self.scale, self.bias.view(-1)  # a plain tensor, as the kernel is
+        kernel = self.weight * self.scale
+        bias = None if self.bias is None else self.bias.view(-1)  # a plain tensor, as the kernel is
         if self.resample is not None:
             with torch.autocast(x.device.type, enabled=False):
                 spread = spread_matrix(self.resample, x.device).to(kernel.dtype)
@@ -98,10 +109,71 @@ class EqualizedConv2d(nn.Module):
             kernel = kernel.transpose(0, 1)  # a transposed convolution wants [in, out, k, k]
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, kernel, bias = x.to(dtype), kernel.to(dtype), bias.to(dtype)
+            x, kernel, bias = x.to(dtype), kernel.to(dtype), None if bias is None else bias.to(dtype)
         # Without it the format of a gradient decides that of all before it, and slow paths follow.
         kernel = kernel.contiguous(memory_format=torch.channels_last)
         return _Convolution.apply(x, kernel, bias, 1 if self.resample is None else 2, self.resample == "up")
+
+
+class MinibatchDiscrimination(nn.Module):
+    """A map per kernel that says how close the other images of the minibatch are (Salimans et al., 2016).
+
+    Each image is projected to `kernels` points of `dims` dimensions; its number for a kernel is the sum of
+    exp(-L1 distance) to the points of the others, 0 for an image alone. x: [N, C, H, W] of `inputs` = C H W numbers
+    each; sets: as for `minibatch_stddev`. Returns [N, kernels, H, W].
+    """
+
+    def __init__(self, inputs: int, kernels: int, dims: int, *, equalized: bool = True) -> None:
+        super().__init__()
+        self.kernels = kernels
+        self.project = EqualizedLinear(inputs, kernels * dims, gain=1.0, equalized=equalized, bias=False)
+
+    def forward(self, x: Tensor, sets: int = 1) -> Tensor:
+        n, _, h, w = x.shape
+        points = self.project(x.flatten(1)).float().view(sets, n // sets, self.kernels, -1)  # [S, N/S, K, D]
+        distances = (points[:, :, None] - points[:, None]).abs().sum(-1)  # [S, N/S, N/S, K]
+        others = (1.0 - torch.eye(n // sets, device=x.device))[..., None]  # [N/S, N/S, 1]
+        closeness = ((-distances).exp() * others).sum(2)  # [S, N/S, K]
+        return closeness.to(x.dtype).view(n, self.kernels, 1, 1).expand(-1, -1, h, w)
+
+
+class LayerNorm(nn.Module):
+    """Zero mean and unit variance over all numbers of one image, then one gain and a bias per map (Ba et al., 2016).
+
+    The gain is one number, as in the paper's Theano code; biased variance, + 1e-4. [N, C, ...] -> the same shape.
+    """
+
+    def __init__(self, maps: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(()))
+        self.bias = nn.Parameter(torch.zeros(maps))
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = tuple(range(1, x.ndim))
+        variance, mean = torch.var_mean(x.float(), dim=axes, correction=0, keepdim=True)
+        y = (x.float() - mean) * ((variance + 1e-4).rsqrt() * self.gain)
+        return (y + self.bias.view(-1, *[1] * (x.ndim - 2))).to(x.dtype)
+
+
+def batch_norm(maps: int) -> nn.Module:
+    """Batch normalisation with the constants of the paper's Theano code. [N, C, H, W] -> the same shape."""
+    return nn.BatchNorm2d(maps, eps=1e-4, momentum=0.1)
+
+
+@dataclass(frozen=True)
+class ChannelNoise:
+    """Multiplicative Gaussian noise, one number per image and map, that LSGAN's D needs (appendix B).
+
+    x (1 + N(0, 1) strength sqrt(C)): [N, C, H, W] -> the same shape. strength: a scalar; every call draws anew.
+    """
+
+    strength: Tensor
+    generator: torch.Generator
+
+    def __call__(self, x: Tensor) -> Tensor:
+        n, c = x.shape[:2]
+        normal = torch.randn(n, c, 1, 1, generator=self.generator).to(x.device)
+        return x * (1.0 + normal * (self.strength * sqrt(c))).to(x.dtype)
 
 
 @lru_cache(maxsize=8)

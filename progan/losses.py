@@ -63,6 +63,50 @@ def wgan_gp_g(
     return terms
 
 
+def lsgan_d(
+    critic: Critic,
+    reals: Tensor,
+    fakes: Tensor,
+    labels: Tensor | None = None,
+    *,
+    fake_weight: float = 0.1,
+    label_weight: float = 1.0,
+) -> dict[str, Tensor]:
+    """D's least-squares loss: a score of 0 for reals, of 1 for fakes; and AC-GAN's label terms (appendix B).
+
+    reals, fakes: [N, C, R, R] in [-1, 1]; labels: one-hot [N, label_dim], of reals and fakes alike. Returns float32
+    scalars.
+    """
+    scores, logits = critic(torch.cat([reals, fakes]), sets=2)
+    real_scores, fake_scores = scores.chunk(2)
+    terms = {"reals": real_scores.square().mean(), "fakes": fake_weight * (fake_scores - 1).square().mean()}
+    if labels is not None:
+        terms["labels"] = label_weight * 2 * F.cross_entropy(logits, torch.cat([labels, labels]))
+    return terms
+
+
+def lsgan_g(
+    critic: Critic, fakes: Tensor, labels: Tensor | None = None, *, label_weight: float = 1.0
+) -> dict[str, Tensor]:
+    """G's least-squares loss: a score of 0 for its images; and AC-GAN's label term (appendix B).
+
+    fakes: [N, C, R, R]; labels: one-hot [N, label_dim]. Returns float32 scalars.
+    """
+    scores, logits = critic(fakes)
+    terms = {"generator": scores.square().mean()}
+    if labels is not None:
+        terms["generator_labels"] = label_weight * F.cross_entropy(logits, labels)
+    return terms
+
+
+def lsgan_noise(d_output: Tensor, strength: float = 0.2) -> Tensor:
+    """Strength of the noise in D, for the moving average of its score of fakes: 0.2 max(d - 0.5, 0)^2 (appendix B).
+
+    The score nears 1, the value it should have, only when D can tell all fakes, and that is when LSGAN breaks down.
+    """
+    return strength * (d_output - 0.5).clamp(min=0).square()
+
+
 def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
     """Norm of the score's gradient over all pixels and channels of each image: [N, C, R, R] -> [N], float32.
 

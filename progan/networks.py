@@ -3,7 +3,9 @@
 All resolutions are allocated at once, keyed by resolution, so that the names of the weights never change.
 """
 
+from collections.abc import Callable
 from math import sqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,19 @@ from torch import Tensor, nn
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
 from progan.errors import ConfigError
 from progan.images import box_down, nearest_up
-from progan.layers import EqualizedConv2d, EqualizedLinear, leaky_relu, minibatch_stddev, pixel_norm
+from progan.layers import (
+    ChannelNoise,
+    EqualizedConv2d,
+    EqualizedLinear,
+    LayerNorm,
+    MinibatchDiscrimination,
+    batch_norm,
+    leaky_relu,
+    minibatch_stddev,
+    pixel_norm,
+)
+
+Noise = Callable[[Tensor], Tensor]
 
 
 class GeneratorBlock(nn.Module):
@@ -22,25 +36,28 @@ class GeneratorBlock(nn.Module):
         maps = config.fmaps_at(resolution)
         self.config = config
         self.resolution = resolution
+        batch = config.norm == "batch"
+        how: dict[str, Any] = {"equalized": config.equalized, "bias": not batch}
         if resolution == 4:
             # The gain makes up for the dense layer being the 4x4 convolution of a 1x1 image.
             inputs = config.z_dim + config.label_dim
-            self.dense = EqualizedLinear(inputs, maps * 16, gain=sqrt(2) / 4, equalized=config.equalized, pixels=16)
+            self.dense = EqualizedLinear(inputs, maps * 16, gain=sqrt(2) / 4, pixels=16, **how)
         else:
             up = "up" if config.fused_scaling else None
             inputs = config.fmaps_at(resolution // 2)
-            self.conv0 = EqualizedConv2d(inputs, maps, 3, equalized=config.equalized, resample=up)
-        self.conv1 = EqualizedConv2d(maps, maps, 3, equalized=config.equalized)
+            self.conv0 = EqualizedConv2d(inputs, maps, 3, resample=up, **how)
+        self.conv1 = EqualizedConv2d(maps, maps, 3, **how)
+        self.norm0, self.norm1 = (batch_norm(maps) if batch else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.resolution == 4:
             x = self.dense(x).view(len(x), -1, 4, 4).contiguous(memory_format=torch.channels_last)
         else:
             x = self.conv0(x if self.config.fused_scaling else nearest_up(x))
-        return self._finish(self.conv1(self._finish(x)))
+        return self._finish(self.norm1(self.conv1(self._finish(self.norm0(x)))))
 
     def _finish(self, x: Tensor) -> Tensor:
-        x = leaky_relu(x)
+        x = leaky_relu(x) if self.config.activation == "leaky" else torch.relu(x)
         return pixel_norm(x) if self.config.norm == "pixel" else x
 
 
@@ -51,31 +68,45 @@ class DiscriminatorBlock(nn.Module):
         super().__init__()
         maps, outputs = config.fmaps_at(resolution), config.fmaps_at(resolution // 2)
         self.fused = config.fused_scaling
-        self.conv0 = EqualizedConv2d(maps, maps, 3, equalized=config.equalized)
-        down = "down" if self.fused else None
-        self.conv1 = EqualizedConv2d(maps, outputs, 3, equalized=config.equalized, resample=down)
+        layer = config.norm == "layer"
+        how: dict[str, Any] = {"equalized": config.equalized, "bias": not layer}
+        self.conv0 = EqualizedConv2d(maps, maps, 3, **how)
+        self.conv1 = EqualizedConv2d(maps, outputs, 3, resample="down" if self.fused else None, **how)
+        self.norm0, self.norm1 = (LayerNorm(n) if layer else nn.Identity() for n in (maps, outputs))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = leaky_relu(self.conv1(leaky_relu(self.conv0(x))))
+    def forward(self, x: Tensor, noise: Noise) -> Tensor:
+        x = leaky_relu(self.norm0(self.conv0(noise(x))))
+        x = leaky_relu(self.norm1(self.conv1(noise(x))))
         return x if self.fused else box_down(x)
 
 
 class DiscriminatorHead(nn.Module):
-    """Minibatch stddev, convolution and two dense layers: [N, C, 4, 4] -> [N, 1 + label_dim]."""
+    """What compares a minibatch's images, a convolution and two dense layers: [N, C, 4, 4] -> [N, 1 + label_dim]."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
-        maps = config.fmaps_at(4)
-        self.group = config.stddev_group
-        self.conv = EqualizedConv2d(maps + (self.group > 0), maps, 3, equalized=config.equalized)
-        self.dense0 = EqualizedLinear(maps * 16, config.fmaps(0), equalized=config.equalized)
-        self.dense1 = EqualizedLinear(config.fmaps(0), 1 + config.label_dim, gain=1.0, equalized=config.equalized)
+        maps, outputs = config.fmaps_at(4), config.fmaps(0)
+        self.group, kernels = config.stddev_group, config.minibatch_kernels
+        layer = config.norm == "layer"
+        how: dict[str, Any] = {"equalized": config.equalized, "bias": not layer}
+        self.conv = EqualizedConv2d(maps + (self.group > 0) + kernels, maps, 3, **how)
+        self.dense0 = EqualizedLinear(maps * 16, outputs, **how)
+        self.dense1 = EqualizedLinear(outputs, 1 + config.label_dim, gain=1.0, equalized=config.equalized)
+        self.norm0, self.norm1 = (LayerNorm(n) if layer else nn.Identity() for n in (maps, outputs))
+        self.discrimination = (
+            MinibatchDiscrimination(maps * 16, kernels, config.minibatch_dims, equalized=config.equalized)
+            if kernels
+            else None
+        )
 
-    def forward(self, x: Tensor, sets: int) -> Tensor:
+    def forward(self, x: Tensor, sets: int, noise: Noise) -> Tensor:
+        features = x
         if self.group > 0:
             x = minibatch_stddev(x, self.group, sets)
-        x = leaky_relu(self.conv(x))
-        return self.dense1(leaky_relu(self.dense0(x.flatten(1))))
+        if self.discrimination is not None:
+            x = torch.cat([x, self.discrimination(features, sets)], dim=1)
+        x = leaky_relu(self.norm0(self.conv(noise(x))))
+        return self.dense1(leaky_relu(self.norm1(self.dense0(noise(x).flatten(1)))))
 
 
 class Generator(nn.Module):
@@ -95,9 +126,9 @@ class Generator(nn.Module):
     def forward(
         self, z: Tensor, labels: Tensor | None = None, *, resolution: int | None = None, alpha: float = 1.0
     ) -> Tensor:
-        """z: [N, latent_dim], of any length: it is normalised here. labels: one-hot [N, label_dim], needed if the
-        config has labels. resolution: pixels of the images, the full resolution by default. alpha: weight of the
-        newest block, 0 to 1; 0 is the network at resolution / 2, upsampled.
+        """z: [N, latent_dim], of any length: it is normalised here, if the config says so. labels: one-hot
+        [N, label_dim], needed if the config has labels. resolution: pixels of the images, the full resolution by
+        default. alpha: weight of the newest block, 0 to 1; 0 is the network at resolution / 2, upsampled.
 
         Returns [N, C, resolution, resolution], float32, meant for [-1, 1] but not clipped.
         """
@@ -106,7 +137,7 @@ class Generator(nn.Module):
             if labels is None or labels.shape != (len(z), self.config.label_dim):
                 raise ValueError(f"labels: one-hot labels of shape [{len(z)}, {self.config.label_dim}] are needed")
             z = torch.cat([z, labels.to(z.dtype)], dim=1)
-        x = pixel_norm(z)
+        x = pixel_norm(z) if self.config.normalize_latent else z
         older = None
         for r in self.config.resolutions:
             older, x = x, self.blocks[str(r)](x)
@@ -115,11 +146,11 @@ class Generator(nn.Module):
         images = self.to_rgb[str(resolution)](x).float()
         if alpha < 1.0 and resolution > 4:
             images = torch.lerp(nearest_up(self.to_rgb[str(resolution // 2)](older).float()), images, alpha)
-        return images
+        return images.tanh() if self.config.output == "tanh" else images
 
 
 class Discriminator(nn.Module):
-    """A score per image, higher for reals (paper section 2, table 2)."""
+    """A score per image, higher for reals; with LSGAN 0 for reals and 1 for fakes (paper section 2, table 2)."""
 
     def __init__(self, config: DiscriminatorConfig) -> None:
         super().__init__()
@@ -135,11 +166,17 @@ class Discriminator(nn.Module):
         self.head = DiscriminatorHead(config)
 
     def forward(
-        self, images: Tensor, *, resolution: int | None = None, alpha: float = 1.0, sets: int = 1
+        self,
+        images: Tensor,
+        *,
+        resolution: int | None = None,
+        alpha: float = 1.0,
+        sets: int = 1,
+        noise: ChannelNoise | None = None,
     ) -> tuple[Tensor, Tensor]:
         """images: [N, C, resolution, resolution] in [-1, 1]. alpha: weight of the newest block, 0 to 1. sets: the batch
         is this many independent minibatches of N / sets images, one after the other; the result is as if each had
-        been given alone.
+        been given alone. noise: what LSGAN puts before every convolution and the dense layer at 4x4.
 
         Returns scores [N] and label logits [N, label_dim], float32.
         """
@@ -151,11 +188,15 @@ class Discriminator(nn.Module):
         x = leaky_relu(self.from_rgb[str(resolution)](images))
         for r in reversed(self.config.resolutions):
             if 4 < r <= resolution:
-                x = self.blocks[str(r)](x)
+                x = self.blocks[str(r)](x, noise or _unchanged)
                 if r == resolution and alpha < 1.0:
                     x = torch.lerp(leaky_relu(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
-        out = self.head(x, sets).float()
+        out = self.head(x, sets, noise or _unchanged).float()
         return out[:, 0], out[:, 1:]
+
+
+def _unchanged(x: Tensor) -> Tensor:
+    return x
 
 
 def check_stage(config: NetworkConfig, resolution: int | None, alpha: float) -> int:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from progan.config import TrainConfig, flat_fields, from_json, to_json
+from progan.config import TrainConfig
 from progan.device import pick_device, pick_precision
 from progan.errors import ConfigError, RunError
+from progan.fields import flat_fields, from_json, to_json
 from progan.files import write_json
 
 try:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from progan.config import ScheduleConfig, value_at
+from progan.config import ScheduleConfig
+from progan.fields import value_at
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Span:
 class Schedule:
     """Alternates `stable_nimg` at a resolution with `fade_nimg` into the next; the last one stays to the end.
 
-    resolution: the full resolution in pixels, a power of two from 4 up.
+    Without growing there is the last phase alone. resolution: the full resolution in pixels, a power of two from 4 up.
     """
 
     def __init__(self, config: ScheduleConfig, resolution: int) -> None:
@@ -48,10 +49,7 @@ class Schedule:
     def at(self, nimg: int) -> Phase:
         """The phase after `nimg` real images, 0 or more. alpha is linear in nimg and rises from 0."""
         stable, fade = self.config.stable_nimg, self.config.fade_nimg
-        if stable + fade == 0:  # no growing: the full network from the start
-            step, offset = self._last // 2, 0
-        else:
-            step, offset = divmod(nimg, stable + fade)
+        step, offset = divmod(nimg, stable + fade) if self.config.growing else (self._last // 2, 0)
         alpha = 1.0
         if 2 * step >= self._last:
             index = self._last
@@ -71,7 +69,7 @@ class Schedule:
 
     def first_full_nimg(self) -> int:
         """The first image of the last phase, where the network is fully grown."""
-        return self._last // 2 * (self.config.stable_nimg + self.config.fade_nimg)
+        return self._last // 2 * (self.config.stable_nimg + self.config.fade_nimg) if self.config.growing else 0
 
     def phases(self) -> list[Span]:
         """All phases up to total_nimg, in order."""

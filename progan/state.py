@@ -15,8 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
-from progan.config import DiscriminatorConfig, GeneratorConfig, TrainConfig, from_json, to_json
+from progan.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from progan.errors import ConfigError, RunError
+from progan.fields import from_json, to_json
 from progan.files import write_whole
 from progan.networks import Discriminator, Generator
 from progan.rng import keyed_generator
@@ -51,6 +52,8 @@ class TrainState:
     g_optimizer: torch.optim.Adam
     d_optimizer: torch.optim.Adam
     nimg: int = 0
+    d_output: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Moving average of D's mean score of fakes, from which LSGAN's noise follows (appendix B)."""
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Sums of the loss terms since the last line of stats.jsonl."""
     steps: int = 0
@@ -67,8 +70,10 @@ class TrainState:
         g_ema.load_state_dict(g.state_dict())
         for network in (g, d, g_ema):
             network.to(device)
-        g_ema.requires_grad_(False)
-        return cls(config, g, d, g_ema, new_optimizer(g, config), new_optimizer(d, config))
+        g_ema.requires_grad_(False).eval()
+        state = cls(config, g, d, g_ema, new_optimizer(g, config), new_optimizer(d, config))
+        state.d_output = state.d_output.to(device)
+        return state
 
     def reset_optimizers(self) -> None:
         """Forget Adam's moments: the loss has just changed with the networks (appendix A.1)."""
@@ -76,10 +81,12 @@ class TrainState:
         self.d_optimizer = new_optimizer(self.d, self.config)
 
     def update_ema(self) -> None:
-        """G_ema follows G by one D step, all layers (appendix A.1)."""
+        """G_ema follows G by one D step, all layers (appendix A.1); batch norm's statistics are averages already."""
         averages, weights = ([*network.parameters()] for network in (self.g_ema, self.g))
         with torch.no_grad():
             torch._foreach_lerp_(averages, weights, 1.0 - self.config.ema_decay)  # type: ignore[arg-type]
+            for own, new in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
+                own.copy_(new)
 
     def _parts(self) -> dict[str, Any]:
         return {
@@ -100,6 +107,7 @@ class TrainState:
             "format": CHECKPOINT_FORMAT,
             "config": json.dumps(to_json(self.config)),
             "nimg": self.nimg,
+            "d_output": self.d_output,
             "sums": self.sums,
             "steps": self.steps,
             "seconds": self.seconds,
@@ -126,6 +134,7 @@ class TrainState:
                 part.load_state_dict(record[name])
             self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
             self.seconds = record["seconds"]
+            self.d_output = record.get("d_output", torch.zeros(())).to(self.d_output.device)  # older runs had none
         except RunError:
             raise
         except FileNotFoundError:
@@ -181,6 +190,7 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         network = cls(from_json(config_cls, about.pop("config")))
         network.load_state_dict(tensors)
+        network.eval()
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; give the weights of a {kind}") from None
     except (SafetensorError, ConfigError, *DAMAGES) as error:

@@ -19,7 +19,8 @@ from progan.device import autocast, pick_device
 from progan.errors import ConfigError, Stopped
 from progan.generate import one_hot, sample
 from progan.images import fade_reals, make_grid, mirror, to_float
-from progan.losses import wgan_gp_d, wgan_gp_g
+from progan.layers import ChannelNoise
+from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
 from progan.memory import keep_freed_memory
 from progan.rng import data_order, keyed_generator, latents
 from progan.run_folder import open_run
@@ -57,20 +58,33 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
     config, n, device = state.config, len(reals), reals.device
     z = latents(config.seed, "latents of D", state.nimg, n, config.g.z_dim).to(device)
     mix = torch.rand(n, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg)).to(device)
+    reals = fade_reals(reals, phase.alpha)
     with autocast(config.precision, device):
         with torch.no_grad():
             fakes = state.g(z, labels, resolution=phase.resolution, alpha=phase.alpha)
-        terms = wgan_gp_d(
-            partial(state.d, resolution=phase.resolution, alpha=phase.alpha),
-            fade_reals(reals, phase.alpha),
-            fakes,
-            mix,
-            labels,
-            gp_weight=config.loss.gp_weight,
-            gp_target=working_gp_target(config.loss, config.d.resolution, phase.resolution),
-            drift=config.loss.drift,
-            label_weight=config.loss.label_weight,
-        )
+        critic, seen = _critic(state, phase, "noise of D's step")
+        if config.loss.kind == "wgan-gp":
+            terms = wgan_gp_d(
+                critic,
+                reals,
+                fakes,
+                mix,
+                labels,
+                gp_weight=config.loss.gp_weight,
+                gp_target=working_gp_target(config.loss, config.d.resolution, phase.resolution),
+                drift=config.loss.drift,
+                label_weight=config.loss.label_weight,
+            )
+        else:
+            terms = lsgan_d(
+                critic,
+                reals,
+                fakes,
+                labels,
+                fake_weight=config.loss.lsgan_fake_weight,
+                label_weight=config.loss.label_weight,
+            )
+            state.d_output = state.d_output.lerp(seen[0][n:].mean(), 0.1)
     _minimise(terms, state.d_optimizer)
     return terms
 
@@ -81,11 +95,27 @@ def _update_g(state: TrainState, labels: Tensor | None, phase: Phase) -> dict[st
     state.d.requires_grad_(False)  # its weights' gradients would be thrown away
     with autocast(config.precision, device):
         fakes = state.g(z, labels, resolution=phase.resolution, alpha=phase.alpha)
-        critic = partial(state.d, resolution=phase.resolution, alpha=phase.alpha)
-        terms = wgan_gp_g(critic, fakes, labels, label_weight=config.loss.label_weight)
+        critic, _ = _critic(state, phase, "noise of G's step")
+        loss = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
+        terms = loss(critic, fakes, labels, label_weight=config.loss.label_weight)
     _minimise(terms, state.g_optimizer)
     state.d.requires_grad_(True)
     return terms
+
+
+def _critic(state: TrainState, phase: Phase, purpose: str) -> tuple[Critic, list[Tensor]]:
+    """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls."""
+    config, noise, seen = state.config, None, []
+    if config.loss.kind == "lsgan" and config.loss.lsgan_noise:
+        generator = keyed_generator(config.seed, purpose, state.nimg)
+        noise = ChannelNoise(lsgan_noise(state.d_output, config.loss.lsgan_noise), generator)
+
+    def critic(images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]:
+        out = state.d(images, resolution=phase.resolution, alpha=phase.alpha, sets=sets, noise=noise)
+        seen.append(out[0].detach())
+        return out
+
+    return critic, seen
 
 
 def _minimise(terms: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:

@@ -12,14 +12,9 @@ from progan.config import (
     LossConfig,
     ScheduleConfig,
     TrainConfig,
-    flat_fields,
-    from_json,
-    parse_per_resolution,
-    print_per_resolution,
-    to_json,
-    value_at,
 )
 from progan.errors import ConfigError
+from progan.fields import flat_fields, from_json, parse_per_resolution, print_per_resolution, to_json, value_at
 from progan.presets import PRESETS
 
 
@@ -79,7 +74,7 @@ NAN, INF = float("nan"), float("inf")
         (GeneratorConfig, "fmap_base", 0),
         (GeneratorConfig, "fmap_max", 0),
         (GeneratorConfig, "latent_dim", 0),
-        (GeneratorConfig, "norm", "batch"),
+        (GeneratorConfig, "norm", "instance"),
         (DiscriminatorConfig, "stddev_group", -1),
         (ScheduleConfig, "stable_nimg", -1),
         (ScheduleConfig, "fade_nimg", -1),
@@ -114,6 +109,12 @@ NAN, INF = float("nan"), float("inf")
 def test_a_value_out_of_range_is_refused_by_name(cls: Any, field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"^{field}: "):
         cls(**{field: value})
+
+
+def test_growing_needs_images() -> None:
+    with pytest.raises(ConfigError, match="both are 0"):
+        ScheduleConfig(stable_nimg=0, fade_nimg=0)
+    assert not ScheduleConfig(growing=False, stable_nimg=0, fade_nimg=0).growing
 
 
 @pytest.mark.parametrize("fields", [{"resolution": 8}, {"channels": 1}, {"label_dim": 3}])

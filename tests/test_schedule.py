@@ -67,7 +67,8 @@ CASES = [(800, 800, 19_000), (600, 600, 12_000), (0, 500, 3_000), (500, 0, 3_000
 @pytest.mark.parametrize(("stable", "fade", "total"), CASES)
 @pytest.mark.parametrize("resolution", [4, 8, 64])
 def test_phases_tile_the_run_and_agree_with_every_moment(stable: int, fade: int, total: int, resolution: int) -> None:
-    schedule = Schedule(ScheduleConfig(stable_nimg=stable, fade_nimg=fade, total_nimg=total), resolution)
+    growing = stable + fade > 0
+    schedule = Schedule(ScheduleConfig(growing, stable_nimg=stable, fade_nimg=fade, total_nimg=total), resolution)
     spans = schedule.phases()
     assert (spans[0].start_nimg, spans[-1].stop_nimg) == (0, total)
     assert all(a.stop_nimg == b.start_nimg and a.index < b.index for a, b in pairwise(spans))
@@ -89,7 +90,7 @@ def test_alpha_rises_in_a_straight_line_and_never_falls() -> None:
 
 
 def test_without_stable_and_fade_the_whole_network_trains_from_the_start() -> None:
-    schedule = Schedule(ScheduleConfig(stable_nimg=0, fade_nimg=0, total_nimg=100), 64)
+    schedule = Schedule(ScheduleConfig(growing=False, total_nimg=100), 64)
     for nimg in (0, 1, 99):
         phase = schedule.at(nimg)
         assert (phase.resolution, phase.alpha, phase.index % 2) == (64, 1.0, 0)

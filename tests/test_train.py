@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import progan.train
-from progan.config import LossConfig, TrainConfig
+from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.errors import ConfigError, RunError
 from progan.images import to_float
@@ -42,10 +42,10 @@ Weights = dict[str, Tensor]
 # The paper's step at 8x8 of 16x16, in float64 and with the plainest operations
 
 
-def scaled(x: Tensor, weights: Weights, name: str, gain: float = sqrt(2)) -> Tensor:
+def scaled(x: Tensor, weights: Weights, name: str, gain: float = sqrt(2), equalized: bool = True) -> Tensor:
     """Weight x runtime scale, without the bias (4.1)."""
     w = weights[f"{name}.weight"]
-    w = w * gain / sqrt(w[0].numel())
+    w = w * gain / sqrt(w[0].numel()) if equalized else w
     return x @ w.T if w.ndim == 2 else torch.nn.functional.conv2d(x, w, padding=w.shape[-1] // 2)
 
 
@@ -70,35 +70,79 @@ def down(x: Tensor) -> Tensor:
     return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
 
 
-def slow_g(w: Weights, z: Tensor, labels: Tensor | None, alpha: float) -> Tensor:
-    x = normalised(z if labels is None else torch.cat([z, labels], 1))
-    x = scaled(x, w, "blocks.4.dense", sqrt(2) / 4).view(len(z), -1, 4, 4)
-    x = normalised(lrelu(biased(x, w, "blocks.4.dense")))
-    x = normalised(lrelu(biased(scaled(x, w, "blocks.4.conv1"), w, "blocks.4.conv1")))
-    old = biased(scaled(x, w, "to_rgb.4", 1.0), w, "to_rgb.4")
-    x = normalised(lrelu(biased(scaled(up(x), w, "blocks.8.conv0"), w, "blocks.8.conv0")))
-    x = normalised(lrelu(biased(scaled(x, w, "blocks.8.conv1"), w, "blocks.8.conv1")))
-    new = biased(scaled(x, w, "to_rgb.8", 1.0), w, "to_rgb.8")
-    return (1 - alpha) * up(old) + alpha * new
+def batch_normalised(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Over the minibatch and all pixels, as while training."""
+    x = (x - x.mean((0, 2, 3), keepdim=True)) / torch.sqrt(x.var((0, 2, 3), correction=0, keepdim=True) + 1e-4)
+    return x * w[f"{name}.weight"][:, None, None] + w[f"{name}.bias"][:, None, None]
 
 
-def slow_d(w: Weights, images: Tensor, alpha: float, fused: bool, group: int = 4) -> tuple[Tensor, Tensor]:
-    x = lrelu(biased(scaled(images, w, "from_rgb.8"), w, "from_rgb.8"))
-    x = lrelu(biased(scaled(x, w, "blocks.8.conv0"), w, "blocks.8.conv0"))
-    x = scaled(x, w, "blocks.8.conv1")
+def layer_normalised(x: Tensor, w: Weights, name: str) -> Tensor:
+    """Image by image."""
+    rows = [(one - one.mean()) / torch.sqrt(((one - one.mean()) ** 2).mean() + 1e-4) for one in x]
+    bias = w[f"{name}.bias"]
+    return torch.stack(rows) * w[f"{name}.gain"] + (bias if x.ndim == 2 else bias[:, None, None])
+
+
+def slow_g(w: Weights, z: Tensor, labels: Tensor | None, alpha: float, config: GeneratorConfig) -> Tensor:
+    def finished(x: Tensor, name: str, norm: str) -> Tensor:
+        x = batch_normalised(x, w, norm) if config.norm == "batch" else biased(x, w, name)
+        x = lrelu(x) if config.activation == "leaky" else torch.where(x > 0, x, 0.0)
+        return normalised(x) if config.norm == "pixel" else x
+
+    conv = partial(scaled, weights=w, equalized=config.equalized)
+    x = z if labels is None else torch.cat([z, labels], 1)
+    x = normalised(x) if config.normalize_latent else x
+    x = conv(x, name="blocks.4.dense", gain=sqrt(2) / 4).view(len(z), -1, 4, 4)
+    x = finished(x, "blocks.4.dense", "blocks.4.norm0")
+    x = finished(conv(x, name="blocks.4.conv1"), "blocks.4.conv1", "blocks.4.norm1")
+    old = biased(conv(x, name="to_rgb.4", gain=1.0), w, "to_rgb.4")
+    x = finished(conv(up(x), name="blocks.8.conv0"), "blocks.8.conv0", "blocks.8.norm0")
+    x = finished(conv(x, name="blocks.8.conv1"), "blocks.8.conv1", "blocks.8.norm1")
+    new = biased(conv(x, name="to_rgb.8", gain=1.0), w, "to_rgb.8")
+    images = (1 - alpha) * up(old) + alpha * new
+    return torch.tanh(images) if config.output == "tanh" else images
+
+
+def slow_d(
+    w: Weights,
+    images: Tensor,
+    alpha: float,
+    config: DiscriminatorConfig,
+    noise: Callable[[Tensor], Tensor] | None,
+    sets: int = 1,
+) -> tuple[Tensor, Tensor]:
+    def finished(x: Tensor, name: str, norm: str) -> Tensor:
+        return lrelu(layer_normalised(x, w, norm) if config.norm == "layer" else biased(x, w, name))
+
+    conv = partial(scaled, weights=w, equalized=config.equalized)
+    noise = noise or (lambda x: x)
+    x = lrelu(biased(conv(images, name="from_rgb.8"), w, "from_rgb.8"))
+    x = finished(conv(noise(x), name="blocks.8.conv0"), "blocks.8.conv0", "blocks.8.norm0")
+    x = conv(noise(x), name="blocks.8.conv1")
     # The fused form pools before bias and activation, the paper's after.
-    x = lrelu(biased(down(x), w, "blocks.8.conv1")) if fused else down(lrelu(biased(x, w, "blocks.8.conv1")))
-    old = lrelu(biased(scaled(down(images), w, "from_rgb.4"), w, "from_rgb.4"))
-    x = (1 - alpha) * old + alpha * x
-    m = len(x) // group
-    numbers = []
-    for i in range(len(x)):
-        members = x[i % m :: m]  # image i goes with i + M, i + 2M, ...
-        numbers.append((((members - members.mean(0)) ** 2).mean(0) + 1e-8).sqrt().mean())
-    x = torch.cat([x, torch.stack(numbers).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
-    x = lrelu(biased(scaled(x, w, "head.conv"), w, "head.conv")).flatten(1)
-    x = lrelu(biased(scaled(x, w, "head.dense0"), w, "head.dense0"))
-    x = biased(scaled(x, w, "head.dense1", 1.0), w, "head.dense1")
+    last = partial(finished, name="blocks.8.conv1", norm="blocks.8.norm1")
+    x = last(down(x)) if config.fused_scaling else down(last(x))
+    old = lrelu(biased(conv(down(images), name="from_rgb.4"), w, "from_rgb.4"))
+    x = features = (1 - alpha) * old + alpha * x
+    if config.stddev_group:
+        numbers = []
+        for one in x.chunk(sets):
+            m = max(1, len(one) // config.stddev_group)
+            for i in range(len(one)):
+                members = one[i % m :: m]  # image i goes with i + M, i + 2M, ...
+                numbers.append((((members - members.mean(0)) ** 2).mean(0) + 1e-8).sqrt().mean())
+        x = torch.cat([x, torch.stack(numbers).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)], 1)
+    if config.minibatch_kernels:
+        points = conv(features.flatten(1), name="head.discrimination.project", gain=1.0)
+        points = points.view(len(x), config.minibatch_kernels, config.minibatch_dims)
+        closeness = []
+        for i in range(len(x)):
+            distances = [(points[i] - points[j]).abs().sum(1) for j in range(len(x)) if j != i]
+            closeness.append(torch.stack([torch.exp(-distance) for distance in distances]).sum(0))
+        x = torch.cat([x, torch.stack(closeness)[..., None, None].expand(-1, -1, 4, 4)], 1)
+    x = finished(conv(noise(x), name="head.conv"), "head.conv", "head.norm0")
+    x = finished(conv(noise(x).flatten(1), name="head.dense0"), "head.dense0", "head.norm1")
+    x = biased(conv(x, name="head.dense1", gain=1.0), w, "head.dense1")
     return x[:, 0], x[:, 1:]
 
 
@@ -129,7 +173,7 @@ class SlowRun:
         def double(network: torch.nn.Module) -> Weights:
             return {name: p.detach().double().requires_grad_() for name, p in network.named_parameters()}
 
-        self.config, self.nimg = state.config, state.nimg
+        self.config, self.nimg, self.d_output = state.config, state.nimg, float(state.d_output)
         self.g, self.d = double(state.g), double(state.d)
         self.ema = double(state.g_ema)
         self.g_adam, self.d_adam = SlowAdam(self.config), SlowAdam(self.config)
@@ -141,7 +185,7 @@ class SlowRun:
         """10 E[(norm - T)^2] / T^2, the norm in pixels of the full or the working resolution, taken literally."""
         loss, full = self.config.loss, self.config.loss.gp_norm_at == "full"
         x = (up(mix) if full else mix).detach().requires_grad_()
-        scores, _ = slow_d(self.d, down(x) if full else x, alpha, self.config.d.fused_scaling)
+        scores, _ = slow_d(self.d, down(x) if full else x, alpha, self.config.d, None)
         (slope,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
         norms = torch.sqrt((slope**2).sum((1, 2, 3)))
         return loss.gp_weight * ((norms - loss.gp_target) ** 2).mean() / loss.gp_target**2
@@ -151,27 +195,51 @@ class SlowRun:
             return logits.sum() * 0
         return self.config.loss.label_weight * -(torch.log_softmax(logits, 1) * labels).sum(1).mean()
 
+    def noise(self, purpose: str) -> Callable[[Tensor], Tensor]:
+        """x (1 + N(0, 1) s sqrt(C)), s = 0.2 max(d - 0.5, 0)^2, one number per image and map (appendix B)."""
+        generator = keyed_generator(self.config.seed, purpose, self.nimg)
+        strength = self.config.loss.lsgan_noise * max(self.d_output - 0.5, 0) ** 2
+
+        def apply(x: Tensor) -> Tensor:
+            normal, out = torch.randn(*x.shape[:2], 1, 1, generator=generator), x.clone()
+            for i in range(x.shape[0]):
+                for c in range(x.shape[1]):
+                    out[i, c] = x[i, c] * (1 + float(normal[i, c]) * strength * sqrt(x.shape[1]))
+            return out
+
+        return apply
+
     def step(self, reals_at: Callable[[int], tuple[Tensor, Tensor | None]], phase: Phase) -> None:
-        alpha, fused, drift = phase.alpha, self.config.d.fused_scaling, self.config.loss.drift
+        config, alpha, drift = self.config, phase.alpha, self.config.loss.drift
+        lsgan = config.loss.kind == "lsgan"
         for _ in range(self.config.d_steps):
             reals, labels = reals_at(self.nimg)
             reals, labels = reals.double(), None if labels is None else labels.double()
             n = len(reals)
             reals = (1 - alpha) * up(down(reals)) + alpha * reals
-            fakes = slow_g(self.g, self.latents("latents of D", n), labels, alpha).detach()
+            fakes = slow_g(self.g, self.latents("latents of D", n), labels, alpha, config.g).detach()
             share = torch.rand(n, 1, 1, 1, generator=keyed_generator(self.config.seed, "mix", self.nimg)).double()
-            (real, real_logits), (fake, fake_logits) = (slow_d(self.d, x, alpha, fused) for x in (reals, fakes))
-            loss = fake.mean() - real.mean() + drift * (real**2).mean()
-            loss = loss + self.penalty(reals + share * (fakes - reals), alpha)
+            if lsgan:
+                noise = self.noise("noise of D's step")
+                scores, logits = slow_d(self.d, torch.cat([reals, fakes]), alpha, config.d, noise, 2)
+                (real, fake), (real_logits, fake_logits) = scores.chunk(2), logits.chunk(2)
+                loss = (real**2).mean() + config.loss.lsgan_fake_weight * ((fake - 1) ** 2).mean()
+                self.d_output = 0.9 * self.d_output + 0.1 * float(fake.detach().mean())
+            else:
+                (real, real_logits), (fake, fake_logits) = (
+                    slow_d(self.d, x, alpha, config.d, None) for x in (reals, fakes)
+                )
+                loss = fake.mean() - real.mean() + drift * (real**2).mean()
+                loss = loss + self.penalty(reals + share * (fakes - reals), alpha)
             loss = loss + self.label_loss(real_logits, labels) + self.label_loss(fake_logits, labels)
             self.d_adam.step(self.d, loss, phase.d_lr)
             decay = self.config.ema_decay
             self.ema = {name: decay * old + (1 - decay) * self.g[name].detach() for name, old in self.ema.items()}
             self.nimg += n
-        scores, logits = slow_d(
-            self.d, slow_g(self.g, self.latents("latents of G", phase.batch), labels, alpha), alpha, fused
-        )
-        self.g_adam.step(self.g, -scores.mean() + self.label_loss(logits, labels), phase.g_lr)
+        fakes = slow_g(self.g, self.latents("latents of G", phase.batch), labels, alpha, config.g)
+        scores, logits = slow_d(self.d, fakes, alpha, config.d, self.noise("noise of G's step") if lsgan else None)
+        wanted = (scores**2).mean() if lsgan else -scores.mean()
+        self.g_adam.step(self.g, wanted + self.label_loss(logits, labels), phase.g_lr)
 
 
 def random_reals(phase: Phase, label_dim: int, nimg: int) -> tuple[Tensor, Tensor | None]:
@@ -186,6 +254,17 @@ STEPS = {
     "official": {},
     "labels": {"g": {"label_dim": 3}, "d": {"label_dim": 3}, "loss": LossConfig(label_weight=0.7)},
     "cifar10": {"loss": LossConfig(gp_target=750.0, gp_norm_at="working")},
+    "table 1, row a but growing": {
+        "g": {"normalize_latent": False, "norm": "batch", "activation": "relu", "output": "tanh", "equalized": False},
+        "d": {"norm": "layer", "equalized": False, "stddev_group": 0},
+        "loss": LossConfig(drift=0.0),
+        "d_steps": 2,
+        "beta2": 0.9,
+    },
+    "paper's D with layer norm": {"d": {"norm": "layer", "fused_scaling": False, "stddev_group": 1000}},
+    "minibatch discrimination": {"d": {"minibatch_kernels": 6, "minibatch_dims": 3, "stddev_group": 0}},
+    "both of them": {"d": {"minibatch_kernels": 2}},
+    "lsgan": {"g": {"label_dim": 3}, "d": {"label_dim": 3}, "loss": LossConfig(kind="lsgan", lsgan_fake_weight=0.3)},
     "momentum, two D steps": {"beta1": 0.5, "beta2": 0.9, "d_steps": 2, "ema_decay": 0.9},
 }
 
@@ -200,6 +279,7 @@ def test_two_steps_are_the_slow_ones(make_config: Any, what: str) -> None:
     )
     state = TrainState.create(config, CPU)
     state.nimg = 40
+    state.d_output.fill_(2.0)  # as if D had won, so that there is noise
     with torch.no_grad():  # biases away from zero
         for i, parameter in enumerate([*state.g.parameters(), *state.d.parameters()]):
             if parameter.ndim == 1:
@@ -213,6 +293,8 @@ def test_two_steps_are_the_slow_ones(make_config: Any, what: str) -> None:
         train_step(state, reals_at, phase)
         slow.step(reals_at, phase)
     assert state.nimg == slow.nimg == 40 + 2 * 8 * config.d_steps
+    assert float(state.d_output) == pytest.approx(slow.d_output)
+    assert (slow.d_output != 2.0) == (config.loss.kind == "lsgan")
     for ours, theirs, lr in ((state.d, slow.d, 0.02), (state.g, slow.g, 0.01), (state.g_ema, slow.ema, 0.001)):
         for name, parameter in ours.named_parameters():
             assert (parameter - theirs[name]).abs().max() <= 2e-3 * lr, name

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from rich.console import Console
 from tyro.conf import arg
 
-from progan.config import TrainConfig, check_resolution, parse_per_resolution
+from progan.config import TrainConfig
 from progan.errors import ConfigError
+from progan.fields import check_resolution, parse_per_resolution
 from progan.presets import PRESETS
 
 
