@@ -8,9 +8,12 @@ from typing import Annotated
 import tyro
 from tyro.conf import subcommand
 
+from progan.commands.ablate import Ablate
+from progan.commands.cifar10 import Cifar10
 from progan.commands.data import Data
 from progan.commands.evaluate import Evaluate
 from progan.commands.generate import Generate
+from progan.commands.modes import Modes
 from progan.commands.snapshot import Import
 from progan.commands.train import Train, preset_config
 from progan.errors import Stopped, UserError
@@ -25,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Generate, subcommand(name="generate")]
             | Annotated[Evaluate, subcommand(name="evaluate")]
             | Annotated[Data, subcommand(name="data")]
+            | Annotated[Ablate, subcommand(name="ablate")]
+            | Annotated[Cifar10, subcommand(name="cifar10")]
+            | Annotated[Modes, subcommand(name="modes")]
             | Annotated[Import, subcommand(name="import")],
             prog="progan",
             description="Progressive growing of GANs (Karras et al., ICLR 2018).",

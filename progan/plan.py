@@ -48,13 +48,16 @@ def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:
 
 def seconds_left(config: TrainConfig, nimg: int, img_per_s: float) -> float:
     """Time to the end of the run, from the speed at `nimg` and the work that each later resolution takes."""
-    schedule = Schedule(config.schedule, config.g.resolution)
-    now = schedule.at(min(nimg, config.schedule.total_nimg - 1)).resolution
-    work = sum(
-        max(0, span.stop_nimg - max(nimg, span.start_nimg)) * image_work(config, span.resolution)
-        for span in schedule.phases()
+    now = Schedule(config.schedule, config.g.resolution).at(min(nimg, config.schedule.total_nimg - 1)).resolution
+    return work_left(config, nimg) / (image_work(config, now) * img_per_s)
+
+
+def work_left(config: TrainConfig, nimg: int) -> int:
+    """Work from `nimg` to the end of the run, in the unit of `image_work`."""
+    spans = Schedule(config.schedule, config.g.resolution).phases()
+    return sum(
+        max(0, span.stop_nimg - max(nimg, span.start_nimg)) * image_work(config, span.resolution) for span in spans
     )
-    return work / (image_work(config, now) * img_per_s)
 
 
 def image_work(config: TrainConfig, resolution: int) -> int:

@@ -19,7 +19,8 @@ class Evaluate:
     source: Positional[Path | None] = None
     """Run folder, or a .safetensors file; leave it out with --fakes."""
     metrics: str = "swd,ms_ssim"
-    """Some of swd, ms_ssim, fid, kid, is, fid_efficientnet_lite0, kid_efficientnet_lite0, neighbours."""
+    """Some of swd, ms_ssim, fid, kid, is, fid_efficientnet_lite0, kid_efficientnet_lite0, is_efficientnet_lite0,
+    neighbours."""
     fakes: Path | None = None
     """Measure the images in this folder instead of a generator's, whatever program made them."""
     all_snapshots: bool = False

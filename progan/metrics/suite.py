@@ -38,6 +38,11 @@ class Metric:
     spread: str
     seed: int = 0
 
+    @property
+    def reals_needed(self) -> int:
+        """Images that a data set must hold: a distance's noise floor takes others, at least half as many again."""
+        return self.size + self.size // 2 if self.is_distance else self.size
+
     def collector(
         self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
     ) -> Collector:
@@ -103,7 +108,17 @@ class _InceptionScore(_Features):
         return {"": mean}, {"": std}
 
 
-NAMES = ("swd", "ms_ssim", "fid", "kid", "is", "fid_efficientnet_lite0", "kid_efficientnet_lite0", "neighbours")
+NAMES = (
+    "swd",
+    "ms_ssim",
+    "fid",
+    "kid",
+    "is",
+    "fid_efficientnet_lite0",
+    "kid_efficientnet_lite0",
+    "is_efficientnet_lite0",
+    "neighbours",
+)
 NEIGHBOURS = NAMES[-1]
 SWD = SwdProtocol()
 
@@ -113,8 +128,8 @@ def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Pat
 
     images: number of images of each set, by default the protocol's own: 16,384 for SWD, 20,000 (10,000 pairs) for
     MS-SSIM, 50,000 for inception, 10,000 for efficientnet_lite0. seed: of patches, directions and subsets. weights: a
-    file of the inception network. "neighbours" needs the training images themselves, and is left to others. Raises
-    ConfigError for an unknown name or too small a number.
+    file of the inception network, for fid, kid and is. "neighbours" needs the training images themselves, and is left
+    to others. Raises ConfigError for an unknown name, too small a number, or weights that no metric asks for.
     """
     wanted = split_names(names)
     unknown = [name for name in wanted if name not in NAMES]
@@ -122,6 +137,8 @@ def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Pat
         raise ConfigError(f"--metrics: {', '.join(unknown) or 'none'} not known; use some of {', '.join(NAMES)}")
     if images is not None and images < 16:
         raise ConfigError(f"--images: {images} are too few to measure anything; give 16 or more")
+    if weights is not None and not {"fid", "kid", "is"} & set(wanted):
+        raise ConfigError(f"--inception-weights: is for fid, kid and is, not for {', '.join(wanted)}; leave it out")
     return [_metric(name, images, seed, weights) for name in wanted if name != NEIGHBOURS]
 
 
@@ -146,4 +163,4 @@ def _metric(name: str, images: int | None, seed: int, weights: Path | None) -> M
         "is": "deviation over 10 splits",
     }[kind]
     cls = {"fid": _Fid, "kid": _Kid, "is": _InceptionScore}[kind]
-    return cls(name, protocol, protocol.images, kind != "is", spread, seed, weights)
+    return cls(name, protocol, protocol.images, kind != "is", spread, seed, None if offline else weights)

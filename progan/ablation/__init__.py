@@ -1,0 +1,1 @@
+"""The ablation study of table 1: its rows, their training, the report."""

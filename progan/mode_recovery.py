@@ -1,0 +1,293 @@
+"""How many of 1,000 modes a small discriminator lets a generator find (paper appendix E, after Metz et al. 2016).
+
+The data are three random MNIST digits as the colours of one image. A classifier reads the digits of generated images;
+the modes that it finds are counted, and how far their distribution is from an even one. The discriminator has 1/K of
+the generator's width, K = 2 and 4 in the paper.
+
+The networks are this project's, with the maps of the paper's code. That one, which follows Metz et al., has one
+convolution per block in place of two, a D that ends in one dense layer and has batch norm in "wgan-gp", and a slope of
+0.3 in G's activation. So the variants compare with each other, and with published figures only in their order.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
+from progan.data.pyramid import ImagePyramid
+from progan.device import pick_device
+from progan.digits import SIDE, check_mnist_rgb, classifier_for, read_classifier
+from progan.errors import ConfigError
+from progan.experiment import Experiment, prepare_study, run_experiments
+from progan.fields import overridden
+from progan.files import write_json, write_whole
+from progan.images import make_grid, write_png
+from progan.measure import Reals, fakes_of, shown
+from progan.presets import WHOLE_BATCH
+from progan.run_folder import RunFolder
+from progan.runlog import duration
+from progan.state import load_network
+
+MODES = 1000
+NOISE = (MODES - 1) / 2  # divided by the number of images: the KL divergence that even draws are expected to have
+CLASSIFIER = "classifier.safetensors"
+WIDTH = 64  # most maps of G, and half of its fmap_base; K times those of D
+DIVISORS = (1, 2, 4)
+TITLE = 20  # pixels
+MISSING = np.array([200, 0, 0])[:, None, None]  # red
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training configuration: that of `base` with these fields changed."""
+
+    name: str
+    base: str | None
+    overrides: Mapping[str, Any]
+
+
+VARIANTS = (
+    Variant(
+        "wgan-gp",
+        None,
+        {
+            "g.norm": "batch",
+            "g.output": "tanh",
+            "g.equalized": False,
+            "d.equalized": False,
+            "d.stddev_group": 0,
+            "schedule.growing": False,
+        },
+    ),
+    Variant("normalization", "wgan-gp", {"g.norm": "pixel", "g.equalized": True, "d.equalized": True}),
+    Variant("minibatch-stddev", "normalization", {"d.stddev_group": WHOLE_BATCH}),
+    Variant("progressive", "minibatch-stddev", {"schedule.growing": True}),
+)
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How long to train, with which minibatches and rate, and how many images to count."""
+
+    total_nimg: int
+    stable_nimg: int
+    fade_nimg: int
+    batch: int
+    d_steps: int
+    lr: float
+    ema_decay: float
+    """Per D step; the paper's code has 0.999 per step of G."""
+    snapshot_nimg: int
+    images: int = 25_600
+    """Generated images whose modes are counted; the number of Metz et al. and of the paper's code."""
+
+
+SCALES = {
+    "paper": Scale(10_000_000, 400_000, 400_000, 64, 5, 1e-3, 0.999**0.2, 200_000),
+    "small": Scale(60_000, 6_000, 6_000, 16, 1, 2e-3, 0.999, 10_000),
+}
+
+
+def count_modes(digits: np.ndarray) -> tuple[int, float, np.ndarray]:
+    """How many modes there are among images, their KL divergence from an even distribution, and images per mode.
+
+    digits: int [N, 3], 0 to 9, red first; N at least 1. Returns the modes found, 0 to 1,000; the sum of q log(1000 q)
+    in nats, q being a mode's share of the images, 0 (even) to log(1000); and the counts, int64 [1000], by the number
+    that the digits spell. Even images drawn at random have a divergence of about 999 / (2 N).
+    """
+    counts = np.bincount(digits @ np.array([100, 10, 1]), minlength=MODES)
+    share = counts[counts > 0] / len(digits)
+    return len(share), float((share * np.log(share * MODES)).sum()), counts
+
+
+@dataclass(frozen=True)
+class ModeRecovery:
+    """Counts the modes of a run's generator: {"modes", "kl", "counts"}, the last for each of the 1,000.
+
+    classifier: the SHA-256 of the file beside the run folder that holds it; images: how many are generated; seed: of
+    their latents.
+    """
+
+    classifier: str
+    images: int
+    seed: int
+
+    def __call__(self, folder: RunFolder) -> dict[str, Any]:
+        classifier = read_classifier(folder.path.parent / CLASSIFIER)
+        g = load_network(folder.generator, "generator")[0].requires_grad_(False)
+        digits = [classifier.digits(images) for images in fakes_of(g, None, self.images, seed=self.seed)]
+        return _counted(np.concatenate(digits))
+
+
+def recover_modes(
+    data: Path,
+    out: Path,
+    scale: str = "small",
+    *,
+    variants: Sequence[str] = tuple(BY_NAME),
+    divisors: Sequence[int] = (2, 4),
+    seeds: int = 1,
+    jobs: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train and measure variants; writes table.md, table.json and modes.png into `out` and returns the table.
+
+    data: an MNIST-RGB data set, whose labels only the classifier sees. scale: one of SCALES; variants: names; divisors:
+    K, some of DIVISORS; seeds: runs of each. A run goes to out/<variant>-d<K>-seed<k>. What was done before is not done
+    again. Raises ConfigError, DataError or RunError before anything is trained when an argument is not allowed, the
+    data set is another, or `out` holds another study.
+    """
+    for name, given, allowed in (
+        ("--scale", [scale], list(SCALES)),
+        ("--variants", variants, list(BY_NAME)),
+        ("--divisors", divisors, DIVISORS),
+    ):
+        if unknown := [one for one in given if one not in allowed]:
+            raise ConfigError(f"{name}: {unknown[0]!r} is not allowed; use some of {', '.join(map(str, allowed))}")
+    if seeds < 1 or not variants or not divisors:
+        raise ConfigError("--variants, --divisors, --seeds: nothing to train; give one of each or more")
+    pyramid = ImagePyramid.open(data)
+    check_mnist_rgb(pyramid)
+    pick_device(device)
+    prepare_study(out, {"study": "mode recovery", "scale": scale, "data": pyramid.hash})
+    classifier = classifier_for(pyramid, out / CLASSIFIER)
+    print(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right", flush=True)
+    lines = [(BY_NAME[name], divisor) for divisor in dict.fromkeys(divisors) for name in dict.fromkeys(variants)]
+    experiments = [
+        Experiment(
+            f"{variant.name}, D/{divisor}, seed {seed}",
+            replace(mode_config(variant.name, divisor, scale), seed=seed, device=device),
+            data,
+            out / f"{variant.name}-d{divisor}-seed{seed}",
+            ModeRecovery(classifier.hash, SCALES[scale].images, seed),
+        )
+        for variant, divisor in lines
+        for seed in range(seeds)
+    ]
+    records = run_experiments(experiments, jobs=jobs)
+    count = min(SCALES[scale].images, len(pyramid))  # of reals: what a perfect generator would have
+    stream = shown("modes of reals", Reals(pyramid, SIDE, mirrored=False).stream(0, count), count, quiet=False)
+    reals = {"images": count, **_counted(np.concatenate([classifier.digits(images) for images in stream]))}
+    counts = {"reals": reals.pop("counts")}
+    counts |= {one.folder.name: record["counts"] for one, record in zip(experiments, records, strict=True)}
+    table = {
+        "scale": scale,
+        "data": {"images": len(pyramid), "hash": pyramid.hash},
+        "nimg": SCALES[scale].total_nimg,
+        "images": SCALES[scale].images,
+        "classifier": {"accuracy": classifier.accuracy, "held_out": classifier.held_out},
+        "reals": reals,
+        "rows": [_row(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
+    }
+    write_json(out / "table.json", table)
+    write_whole(out / "table.md", lambda file: file.write(markdown(table).encode()))  # type: ignore[arg-type]
+    write_png(out / "modes.png", modes_picture(counts))
+    return table
+
+
+def mode_config(name: str, divisor: int, scale: str) -> TrainConfig:
+    """The configuration of a variant with D of 1/divisor of G's width, at a scale; without labels."""
+    base = BY_NAME[name].base
+    config = _shared(divisor, SCALES[scale]) if base is None else mode_config(base, divisor, scale)
+    return overridden(config, BY_NAME[name].overrides, f"variant {name}")
+
+
+def _shared(divisor: int, of: Scale) -> TrainConfig:
+    """What all variants have in common."""
+    width = WIDTH // divisor
+    return TrainConfig(
+        g=GeneratorConfig(resolution=SIDE, fmap_base=2 * WIDTH, fmap_max=WIDTH),
+        d=DiscriminatorConfig(resolution=SIDE, fmap_base=2 * width, fmap_max=width, fused_scaling=False),
+        schedule=ScheduleConfig(
+            stable_nimg=of.stable_nimg,
+            fade_nimg=of.fade_nimg,
+            total_nimg=of.total_nimg,
+            batch={4: of.batch},
+            g_lr={4: of.lr},
+            d_lr={4: of.lr},
+        ),
+        loss=LossConfig(drift=0.0, gp_norm_at="working"),
+        d_steps=of.d_steps,
+        ema_decay=of.ema_decay,
+        mirror=False,
+        precision="fp32",  # with so few maps bf16 takes longer
+        snapshot_nimg=of.snapshot_nimg,
+        checkpoint_nimg=of.snapshot_nimg,
+    )
+
+
+def _counted(digits: np.ndarray) -> dict[str, Any]:
+    found, kl, counts = count_modes(digits)
+    return {"modes": found, "kl": kl, "counts": counts.tolist()}
+
+
+def _row(variant: Variant, divisor: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A line of the table: the runs of one variant and divisor, one record per seed; std (n - 1) of several."""
+    row: dict[str, Any] = {"variant": variant.name, "base": variant.base, "divisor": divisor}
+    for name in ("modes", "kl", "seconds"):
+        values = [record[name] for record in records]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        row[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
+    return row | {"parameters": records[0]["parameters"]}
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """The table of `recover_modes` for people."""
+    reals, classifier = table["reals"], table["classifier"]
+    lines = ["| D | variant | modes | KL | training | parameters of G, D |", "|---|---|---:|---:|---:|---:|"]
+    for row in table["rows"]:
+        modes, kl = (_plus_minus(row[name], digits) for name, digits in (("modes", 1), ("kl", 3)))
+        parameters = f"{row['parameters']['g']:,}, {row['parameters']['d']:,}"
+        time = duration(row["seconds"]["mean"])
+        name = f"{'+ ' if row['base'] else ''}{row['variant']}"
+        lines.append(f"| 1/{row['divisor']} | {name} | {modes} | {kl} | {time} | {parameters} |")
+    lines.append(f"| | {reals['images']:,} reals | {reals['modes']} | {reals['kl']:.3f} | | |")
+    seeds = len(table["rows"][0]["modes"]["seeds"])
+    return "\n".join(
+        [
+            "# Modes found with small discriminators (paper appendix E)",
+            "",
+            f"Scale `{table['scale']}`: {table['nimg'] / 1000:,g} kimg on {table['data']['images']:,} images"
+            f" ({table['data']['hash'][:12]}), {table['images']:,} generated images, {seeds} seed{'s' * (seeds > 1)}.",
+            f"Each + adds to the variant before. The digit classifier names {classifier['accuracy']:.2%} of"
+            f" {classifier['held_out']:,} held-out digits rightly.",
+            "",
+            *lines,
+            "",
+            "±: standard deviation over seeds (n - 1). KL: divergence from an even distribution, in nats. The draw of"
+            f" {table['images']:,} images alone gives {NOISE / table['images']:.3f}, that of the reals"
+            f" {NOISE / reals['images']:.3f}; the rest of theirs is uneven digits and errors of the classifier.",
+            "modes.png: a strip per run, a square per red digit; down green, across blue; missing modes are red.",
+            "",
+        ]
+    )
+
+
+def modes_picture(counts: Mapping[str, Sequence[int]]) -> Image.Image:
+    """A titled strip for each run's 1,000 counts: ten squares, red digit 0 to 9, of 10 x 10 modes, green down.
+
+    A mode is as bright as its share, white from twice the even share up; one that is missing is red.
+    """
+    strips = []
+    for values in counts.values():
+        share = np.asarray(values, dtype=float).reshape(10, 10, 10) * MODES / max(1, sum(values))
+        modes = np.where(share[:, None] > 0, 55 + 100 * share[:, None].clip(0, 2), MISSING)  # [10, 3, 10, 10]
+        squares = np.pad(modes.astype(np.uint8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+        strips.append(make_grid(squares, 10, 1, scale=6))
+    height = strips[0].height + TITLE
+    picture = Image.new("RGB", (strips[0].width, height * len(strips)), "white")
+    for i, (name, strip) in enumerate(zip(counts, strips, strict=True)):
+        ImageDraw.Draw(picture).text((6, i * height + 4), name, fill="black")
+        picture.paste(strip, (0, i * height + TITLE))
+    return picture
+
+
+def _plus_minus(value: Mapping[str, Any], digits: int) -> str:
+    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
+    return f"{value['mean']:.{digits}f}{spread}"
