@@ -71,7 +71,7 @@ SCALES = {
         },
         run={"ema_decay": 0.997, "snapshot_nimg": 5_000, "checkpoint_nimg": 5_000},
         metrics="is_efficientnet_lite0,swd,ms_ssim",
-        images=5_000,
+        images=2_500,
         published={},
         note="A small network, trained for minutes: no score here compares with published ones, and"
         " is_efficientnet_lite0, which looks through another network, never does.",

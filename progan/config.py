@@ -147,8 +147,8 @@ class LossConfig:
     gp_target: float = 1.0
     """Target of the gradient norm (CIFAR-10 runs: 750)."""
     gp_norm_at: Literal["full", "working"] = "full"
-    """Pixels in which the gradient norm is measured while growing: of the full resolution, as the official
-    TensorFlow code does, or of the resolution at work, as the Theano code does. Equal once grown."""
+    """Pixels in which the gradient norm is measured while growing: of the full resolution, as both official codes
+    do, or of the resolution at work. Equal once grown."""
     drift: float = 0.001
     """Weight of the mean squared score of reals."""
     lsgan_fake_weight: float = 0.1

@@ -212,7 +212,7 @@ def _shared(divisor: int, of: Scale) -> TrainConfig:
             g_lr={4: of.lr},
             d_lr={4: of.lr},
         ),
-        loss=LossConfig(drift=0.0, gp_norm_at="working"),
+        loss=LossConfig(drift=0.0),
         d_steps=of.d_steps,
         ema_decay=of.ema_decay,
         mirror=False,

@@ -55,7 +55,6 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(
             **_networks(128, 2048, 512, paper=True),  # type: ignore[arg-type]
             schedule=ScheduleConfig(stable_nimg=800_000, fade_nimg=800_000, total_nimg=10_000_000),
-            loss=LossConfig(gp_norm_at="working"),
         ),
         "the ablation study's network at 128x128 with every ingredient (paper table 1, row g)",
     ),
@@ -68,7 +67,6 @@ PRESETS: dict[str, Preset] = {
                 total_nimg=19_000_000,
                 batch={4: 16, 256: 14, 512: 6, 1024: 3},
             ),
-            loss=LossConfig(gp_norm_at="working"),
             snapshot_nimg=100_000,
             checkpoint_nimg=100_000,
         ),
@@ -98,7 +96,7 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(
             **_networks(32, 4096, 128, paper=True),  # type: ignore[arg-type]
             schedule=ScheduleConfig(stable_nimg=400_000, fade_nimg=400_000, total_nimg=20_000_000),
-            loss=LossConfig(gp_target=750.0, gp_norm_at="working"),
+            loss=LossConfig(gp_target=750.0),
             mirror=False,
         ),
         "CIFAR-10 with the paper's settings (appendix A.1, section 6.5)",

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageDraw, ImageFont
 
+from progan.ablation.rows import ROWS
 from progan.errors import RunError
 from progan.files import make_folder, write_json, write_whole
 from progan.images import write_png
@@ -17,7 +18,7 @@ from progan.measure import number
 
 Record = Mapping[str, Any]
 
-ORDER = ("a", "b", "c", "d", "e*", "e", "f", "g", "h")
+ORDER = tuple(row.name for row in ROWS)
 METRICS = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}
 OVER_SEEDS = "standard deviation over seeds (n - 1)"
 

@@ -1,7 +1,7 @@
 """FID, KID and inception score: image statistics in the feature space of a trained network.
 
 Values of "inception" compare with published ones. Those of "efficientnet_lite0" never do, so they always go by the
-names fid_efficientnet_lite0 and kid_efficientnet_lite0.
+names fid_efficientnet_lite0, kid_efficientnet_lite0 and is_efficientnet_lite0.
 """
 
 import math
