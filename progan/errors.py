@@ -21,5 +21,8 @@ class Stopped(Exception):
     """A signal ended the training after a checkpoint; `signum` says which."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"signal {signum}")
+        super().__init__(signum)
         self.signum = signum
+
+    def __str__(self) -> str:
+        return f"signal {self.signum}"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,7 @@ from progan.data.manifest import MANIFEST
 from progan.data.progress import cores, end_with_parent
 from progan.data.pyramid import ImagePyramid
 from progan.device import pick_device
-from progan.errors import ConfigError, RunError, UserError
+from progan.errors import ConfigError, RunError, Stopped, UserError
 from progan.fields import flat_fields
 from progan.files import make_folder, write_json
 from progan.networks import parameter_count
@@ -33,6 +34,7 @@ from progan.runlog import duration
 from progan.train import train
 
 RESULT = "result.json"
+SECONDS_BETWEEN_LINES = 60.0
 
 
 class Measure(Protocol):
@@ -124,7 +126,12 @@ def run_experiments(
 
 
 def _run(experiment: Experiment) -> dict[str, Any]:
-    """Inside a worker: train to the end, measure, keep the record."""
+    """Inside a worker: train to the end, measure, keep the record. Raises Stopped once the worker was asked to stop."""
+    with _Worker():
+        return _trained_and_measured(experiment)
+
+
+def _trained_and_measured(experiment: Experiment) -> dict[str, Any]:
     state = train(experiment.config, ImagePyramid.open(experiment.data), experiment.folder)
     record = {
         "name": experiment.name,
@@ -146,13 +153,37 @@ def _pool(jobs: int, threads: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
         pool.shutdown()
     except BaseException:
-        for process in [*pool._processes.values()]:
+        for process in [*(pool._processes or {}).values()]:
             process.terminate()
         pool.shutdown(cancel_futures=True)
         raise
 
 
+class _Worker:
+    """What this process is at, for SIGTERM: a pool hands out one job more than it has workers, whatever happens."""
+
+    stopped = False
+    busy = False
+
+    def __enter__(self) -> None:
+        if _Worker.stopped:
+            raise Stopped(signal.SIGTERM)
+        _Worker.busy = True
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        _Worker.busy = False
+        if isinstance(error, Stopped):  # training answers the signal itself
+            _Worker.stopped = True
+
+
+def _stop(signum: int, frame: object) -> None:
+    _Worker.stopped = True
+    if _Worker.busy:
+        raise Stopped(signum)
+
+
 def _start(threads: int) -> None:
+    signal.signal(signal.SIGTERM, _stop)
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is the parent's to answer; it asks the workers to save
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115  what a run says is in its log.txt
@@ -169,7 +200,7 @@ def _completed(futures: dict[Future[Any], int], display: "_Display") -> Iterator
 
 
 class _Display:
-    """A bar per run on a terminal; elsewhere a line when one is done."""
+    """A bar per run on a terminal; elsewhere a line now and then, and when a run is done."""
 
     def __init__(self, experiments: Sequence[Experiment], records: Sequence[Any], quiet: bool) -> None:
         self.experiments, self.quiet = experiments, quiet
@@ -186,8 +217,8 @@ class _Display:
         for i, (experiment, record) in enumerate(zip(experiments, records, strict=True)):
             if record is None:
                 total = experiment.config.schedule.total_nimg / 1000
-                self.tasks[i] = self.progress.add_task(experiment.name, total=total, start=False, note="")
-        self.begun = time.monotonic()
+                self.tasks[i] = self.progress.add_task(experiment.name, total=total, start=False, note="", done=False)
+        self.begun = self.last_line = time.monotonic()
         self.finished = len(experiments) - len(self.tasks)
         if self.finished:
             self.console.print(f"{self.finished} of {len(experiments)} runs are there already", highlight=False)
@@ -201,19 +232,25 @@ class _Display:
 
     def look(self) -> None:
         """Read from the runs' folders how far they are."""
-        if self.progress.disable:
+        due = time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES
+        if self.quiet or not (self.console.is_terminal or due):
             return
+        running = []
         for i, task in self.tasks.items():
-            nimg = trained_nimg(RunFolder(self.experiments[i].folder))
-            if nimg and not self.progress.tasks[task].finished:
+            experiment = self.experiments[i]
+            nimg, total = trained_nimg(RunFolder(experiment.folder)), experiment.config.schedule.total_nimg
+            if nimg and not self.progress.tasks[task].fields["done"]:
                 self.progress.start_task(task)
-                total = self.experiments[i].config.schedule.total_nimg
                 self.progress.update(task, completed=nimg / 1000, note="measuring" if nimg >= total else "")
+                running.append(f"{experiment.name}: {nimg / 1000:.1f} of {total / 1000:g} kimg")
+        if running and not self.console.is_terminal:
+            self.last_line = time.monotonic()
+            self.console.print("; ".join(running), highlight=False, soft_wrap=True)
 
     def done(self, i: int, record: dict[str, Any]) -> None:
         """Say that a run is trained and measured."""
         self.finished += 1
-        self.progress.update(self.tasks[i], completed=record["nimg"] / 1000, note="done")
+        self.progress.update(self.tasks[i], completed=record["nimg"] / 1000, note="done", done=True)
         if not self.console.is_terminal:
             self.console.print(
                 f"{self.experiments[i].name}: trained in {duration(record['seconds'])} and measured"

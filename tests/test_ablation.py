@@ -332,6 +332,19 @@ def test_a_study_that_is_killed_and_run_again_ends_the_same(faces: Path, tmp_pat
     assert values == others
 
 
+@pytest.mark.slow
+def test_a_study_that_is_stopped_begins_no_other_run(faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    argv = [*command(faces, out, "c,e*,g"), "--jobs", "1"]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[1])
+    while process.poll() is None and not any(path.stat().st_size for path in out.glob("rows/*/stats.jsonl")):
+        time.sleep(0.002)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    (begun,) = (out / "rows").iterdir()
+    assert "and saved; the same command continues" in (begun / "log.txt").read_text()
+
+
 def any_worker(out: Path) -> bool:
     """Whether a process still holds a run of the study."""
     import fcntl
