@@ -29,7 +29,6 @@ FACTS = {
     "reals": "measured against {}",
     "machine": "{}",
     "device": "device {}",
-    "jobs": "runs side by side: {}",
     "torch": "torch {}",
     "command": "`{}`",
 }
@@ -185,7 +184,8 @@ def draw(path: Path, rows: Sequence[Row], floor: Mapping[str, float]) -> bool:
         shown = [column for column in _columns(rows) if column.split()[0] == metric]
         for column in shown:
             _line(axis, rows, column, floor, main=column == shown[-1])
-        axis.set_xticks(range(len(rows)), [row.name for row in rows])
+        names = [row.name for row in rows]
+        axis.set_xticks(range(len(rows)), names, rotation=25 if max(map(len, names)) > 4 else 0)
         axis.set_xlim(-0.5, len(rows) - 0.5)
         axis.set_ylabel(METRICS[metric])
         axis.grid(alpha=0.3)

@@ -148,7 +148,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "h",
         "g",
-        "full width, converged",
+        "+ full width, longer training",
         at={
             "paper": {"g.fmap_base": 8192, "d.fmap_base": 8192, "schedule.total_nimg": 19_000_000},
             "small": {"g.fmap_base": 512, "d.fmap_base": 512, "schedule.total_nimg": 60_000},
