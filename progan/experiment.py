@@ -35,6 +35,8 @@ from progan.train import train
 
 RESULT = "result.json"
 SECONDS_BETWEEN_LINES = 60.0
+# How far a run goes may change from one part of it to the next, but makes another result.
+WITHOUT_RESULT = set(FREE_FIELDS) - {"schedule.total_nimg"}
 
 
 class Measure(Protocol):
@@ -60,7 +62,7 @@ class Experiment:
 
     def key(self) -> dict[str, Any]:
         """All that decides the record: configuration, data, and what is measured."""
-        fields = {name: value for name, value in flat_fields(self.config) if name not in set(FREE_FIELDS) - LENGTH}
+        fields = {name: value for name, value in flat_fields(self.config) if name not in WITHOUT_RESULT}
         measure = {
             field.name: _content(getattr(self.measure, field.name))
             for field in dataclasses.fields(self.measure)  # type: ignore[arg-type]
@@ -70,7 +72,7 @@ class Experiment:
             "data": _content(self.data),
             "measure": [type(self.measure).__name__, measure],
         }
-        return dict(json.loads(json.dumps(key, default=str)))
+        return dict(json.loads(json.dumps(key, default=str)))  # as it will be read back, to be compared
 
     def record(self) -> dict[str, Any] | None:
         """The record of before, if it is whole and of the same key."""
@@ -79,9 +81,6 @@ class Experiment:
             return dict(saved["record"]) if saved["key"] == self.key() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
-
-
-LENGTH = {"schedule.total_nimg"}  # may change in a run, but makes another result
 
 
 def run_experiments(
@@ -128,19 +127,15 @@ def run_experiments(
 def _run(experiment: Experiment) -> dict[str, Any]:
     """Inside a worker: train to the end, measure, keep the record. Raises Stopped once the worker was asked to stop."""
     with _Worker():
-        return _trained_and_measured(experiment)
-
-
-def _trained_and_measured(experiment: Experiment) -> dict[str, Any]:
-    state = train(experiment.config, ImagePyramid.open(experiment.data), experiment.folder)
-    record = {
-        "name": experiment.name,
-        "seconds": round(state.seconds, 1),
-        "nimg": state.nimg,
-        "parameters": {"g": parameter_count(state.g), "d": parameter_count(state.d)},
-        **experiment.measure(RunFolder(experiment.folder)),
-    }
-    write_json(experiment.folder / experiment.result, {"key": experiment.key(), "record": record})
+        state = train(experiment.config, ImagePyramid.open(experiment.data), experiment.folder)
+        record = {
+            "name": experiment.name,
+            "seconds": round(state.seconds, 1),
+            "nimg": state.nimg,
+            "parameters": {"g": parameter_count(state.g), "d": parameter_count(state.d)},
+            **experiment.measure(RunFolder(experiment.folder)),
+        }
+        write_json(experiment.folder / experiment.result, {"key": experiment.key(), "record": record})
     return record
 
 

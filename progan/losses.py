@@ -43,10 +43,7 @@ def wgan_gp_d(
     if gp_weight:
         norms = gradient_norms(critic, torch.lerp(reals, fakes, mix))
         terms["gradient_penalty"] = gp_weight * (norms - gp_target).square().mean() / gp_target**2
-    if labels is not None:
-        # Two means over N images each, so twice the mean over both.
-        terms["labels"] = label_weight * 2 * F.cross_entropy(logits, torch.cat([labels, labels]))
-    return terms
+    return terms | _d_labels(logits, labels, label_weight)
 
 
 def wgan_gp_g(
@@ -58,9 +55,7 @@ def wgan_gp_g(
     """
     scores, logits = critic(fakes)
     terms = {"generator": -scores.mean()}
-    if labels is not None:
-        terms["generator_labels"] = label_weight * F.cross_entropy(logits, labels)
-    return terms
+    return terms | _g_labels(logits, labels, label_weight)
 
 
 def lsgan_d(
@@ -80,9 +75,7 @@ def lsgan_d(
     scores, logits = critic(torch.cat([reals, fakes]), sets=2)
     real_scores, fake_scores = scores.chunk(2)
     terms = {"reals": real_scores.square().mean(), "fakes": fake_weight * (fake_scores - 1).square().mean()}
-    if labels is not None:
-        terms["labels"] = label_weight * 2 * F.cross_entropy(logits, torch.cat([labels, labels]))
-    return terms
+    return terms | _d_labels(logits, labels, label_weight)
 
 
 def lsgan_g(
@@ -94,14 +87,13 @@ def lsgan_g(
     """
     scores, logits = critic(fakes)
     terms = {"generator": scores.square().mean()}
-    if labels is not None:
-        terms["generator_labels"] = label_weight * F.cross_entropy(logits, labels)
-    return terms
+    return terms | _g_labels(logits, labels, label_weight)
 
 
 def lsgan_noise(d_output: Tensor, strength: float = 0.2) -> Tensor:
-    """Strength of the noise in D, for the moving average of its score of fakes: 0.2 max(d - 0.5, 0)^2 (appendix B).
+    """Strength of the noise in D, for the moving average d of its score of fakes: strength max(d - 0.5, 0)^2.
 
+    Both are scalars (appendix B).
     The score nears 1, the value it should have, only when D can tell all fakes, and that is when LSGAN breaks down.
     """
     return strength * (d_output - 0.5).clamp(min=0).square()
@@ -118,3 +110,16 @@ def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     # At a gradient of exactly zero a plain norm would give a NaN derivative.
     return (gradient.float().square().sum(dim=(1, 2, 3)) + 1e-30).sqrt()
+
+
+def _d_labels(logits: Tensor, labels: Tensor | None, weight: float) -> dict[str, Tensor]:
+    """AC-GAN's term for reals and fakes of the same labels [N, label_dim], logits [2 N, label_dim]."""
+    if labels is None:
+        return {}
+    # Two means over N images each, so twice the mean over both.
+    return {"labels": weight * 2 * F.cross_entropy(logits, torch.cat([labels, labels]))}
+
+
+def _g_labels(logits: Tensor, labels: Tensor | None, weight: float) -> dict[str, Tensor]:
+    """AC-GAN's term for fakes: logits and labels [N, label_dim]."""
+    return {} if labels is None else {"generator_labels": weight * F.cross_entropy(logits, labels)}

@@ -57,13 +57,13 @@ def train_step(state: TrainState, reals_at: Callable[[int], Reals], phase: Phase
 def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Phase) -> dict[str, Tensor]:
     config, n, device = state.config, len(reals), reals.device
     z = latents(config.seed, "latents of D", state.nimg, n, config.g.z_dim).to(device)
-    mix = torch.rand(n, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg)).to(device)
     reals = fade_reals(reals, phase.alpha)
     with autocast(config.precision, device):
         with torch.no_grad():
             fakes = state.g(z, labels, resolution=phase.resolution, alpha=phase.alpha)
         critic, seen = _critic(state, phase, "noise of D's step")
         if config.loss.kind == "wgan-gp":
+            mix = torch.rand(n, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg)).to(device)
             terms = wgan_gp_d(
                 critic,
                 reals,

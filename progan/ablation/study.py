@@ -62,10 +62,7 @@ class Study:
 
     def experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
         """One experiment for each row and seed: measured once, at its end."""
-        measure = self.row_measure
-        return [
-            self._experiment(row, seed, rows, measure, "result.json") for row in chosen for seed in range(self.seeds)
-        ]
+        return self._experiments(chosen, rows, self.row_measure, "result.json")
 
     def curve_experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
         """The same runs, measured by SWD at every snapshot."""
@@ -77,9 +74,7 @@ class Study:
             self.device,
             snapshot_nimg=scale.config.snapshot_nimg,
         )
-        return [
-            self._experiment(row, seed, rows, measure, "curve.json") for row in chosen for seed in range(self.seeds)
-        ]
+        return self._experiments(chosen, rows, measure, "curve.json")
 
     def table(
         self, chosen: Sequence[Row], rows: Sequence[Row], *, jobs: int | None = None, command: str = ""
@@ -113,8 +108,7 @@ class Study:
 
     def facts(self, records: dict[str, list[dict[str, Any]]], command: str) -> dict[str, Any]:
         """What the report says about the study."""
-        first = next(iter(records))
-        picture = self.out / "rows" / f"{first.replace('*', '-star')}-seed0" / "reals.png"
+        first = next(iter(records.values()))[0]
         return {
             "scale": self.scale,
             "resolution": SCALES[self.scale].config.g.resolution,
@@ -124,7 +118,7 @@ class Study:
             "device": str(pick_device(self.device)),
             "torch": torch.__version__.split("+")[0],
             "command": command,
-            "reals_picture": picture.relative_to(self.out).as_posix(),
+            "reals_picture": Path(first["picture"]).with_name("reals.png").as_posix(),
         }
 
     def check(self, chosen: Sequence[Row], rows: Sequence[Row]) -> None:
@@ -147,12 +141,21 @@ class Study:
         facts = {"scale": self.scale, "data": data.hash, "reals": reals.hash, "mirror": self.mirror}
         prepare_study(self.out, facts)
 
-    def _experiment(
-        self, row: Row, seed: int, rows: Sequence[Row], measure: "RowMeasure | CurveMeasure", result: str
-    ) -> Experiment:
-        folder = self.out / "rows" / f"{row.folder}-seed{seed}"
-        config = self.config(row, seed, rows)
-        return Experiment(f"{row.name}, seed {seed}", config, self.data, folder, measure, result)
+    def _experiments(
+        self, chosen: Sequence[Row], rows: Sequence[Row], measure: "RowMeasure | CurveMeasure", result: str
+    ) -> list[Experiment]:
+        return [
+            Experiment(
+                f"{row.name}, seed {seed}",
+                self.config(row, seed, rows),
+                self.data,
+                self.out / "rows" / f"{row.folder}-seed{seed}",
+                measure,
+                result,
+            )
+            for row in chosen
+            for seed in range(self.seeds)
+        ]
 
 
 @dataclass(frozen=True)
