@@ -5,7 +5,7 @@ and by a plain loop of Pillow that decodes each, halves it level by level and wr
 all interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
 memory. Prints JSON.
 
-    python benchmarks/data.py [--images 384] [--resolution 1024] [--rounds 3]
+    python benchmarks/data.py [--images 1024] [--resolution 1024] [--rounds 3]
 """
 
 import argparse
@@ -31,7 +31,7 @@ READ_BYTES = 2**30  # of each level's images, at most: what fits the page cache 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=384)
+    parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

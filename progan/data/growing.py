@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from progan.data.pyramid import HEADER_BYTES, row_digest
+from progan.data.pyramid import HEADER_BYTES, row_bytes, row_digest
 from progan.data.source import Levels
 from progan.errors import DataError, UserError
 from progan.files import disk_reason
@@ -38,7 +38,7 @@ class Rows:
             for r, image in levels.items():
                 file = _open_raw(self.files[r][0])
                 file.seek(HEADER_BYTES + row * image.nbytes)
-                _write_all(file, np.ascontiguousarray(image).data.cast("B"))
+                _write_all(file, row_bytes(image))
         return {r: row_digest(image) for r, image in levels.items()}
 
 
@@ -70,7 +70,7 @@ class GrowingArray:
             raise DataError(
                 f"{self._path.name}: takes {self._dtype} {list(self._row_shape)}, got {row.dtype} {list(row.shape)}"
             )
-        self._file.write(row.tobytes())
+        self._file.write(row_bytes(row))
         self._digest.update(row_digest(row))
         self._count += 1
 

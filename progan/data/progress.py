@@ -42,7 +42,7 @@ def work(
     early. Raises what `function` raises, and DataError when a worker process dies or workers < 1.
     """
     workers = worker_count(workers, total)
-    chunk = max(1, min(16, 2**18 // resolution**2, total // workers))
+    chunk = max(1, min(16, 2**22 // resolution**2, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
         yield from results if quiet else _with_progress(results, total)

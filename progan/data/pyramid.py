@@ -22,16 +22,22 @@ def box_pyramid(image: np.ndarray) -> dict[int, np.ndarray]:
     """The image at every resolution down to 4x4, by the paper's data pyramid: 2x2 means of 2x2 means.
 
     image: uint8 [C, R, R], R a power of two of at least 4. Returns {r: uint8 [C, r, r]}, the image itself at R.
-    The chain stays exact in float32; only what is stored is rounded, half to even.
+    The chain is exact, in sums in place of means; only what is stored is rounded, half to even.
     """
     levels = {image.shape[-1]: image}
-    chain = image
+    sums, bits = image, 0  # a mean is a sum shifted by so many bits
     for resolution in reversed(pyramid_resolutions(image.shape[-1])[:-1]):
-        # The sums of the first, by far the largest level fit into 16 bits, half of float32's memory.
-        wide = np.uint16 if chain is image else np.float32
-        rows = np.add(chain[:, 0::2], chain[:, 1::2], dtype=wide)  # [C, r, 2r]
-        chain = (rows[:, :, 0::2] + rows[:, :, 1::2]) * np.float32(0.25)  # [C, r, r]
-        levels[resolution] = np.rint(chain).astype(np.uint8)
+        bits += 2
+        wide = np.uint16 if bits <= 8 else np.uint64  # 16 bits hold 256 pixels; the levels after those cost nothing
+        rows = np.add(sums[:, 0::2], sums[:, 1::2], dtype=wide)  # [C, r, 2r]
+        sums = rows[:, :, 0::2] + rows[:, :, 1::2]  # [C, r, r]
+        # Half a unit less one, and that one where the mean's floor is odd, make the shift round, half to even.
+        rounded = sums >> bits
+        rounded &= 1
+        rounded += sums
+        rounded += (1 << (bits - 1)) - 1
+        rounded >>= bits
+        levels[resolution] = rounded.astype(np.uint8)
     return levels
 
 
@@ -110,7 +116,12 @@ class ImagePyramid:
 
 def row_digest(row: np.ndarray) -> bytes:
     """The checksum of one image of one level, or of one label. That of a file is sha256 over those of its rows."""
-    return hashlib.sha256(row.tobytes()).digest()
+    return hashlib.sha256(row_bytes(row)).digest()
+
+
+def row_bytes(row: np.ndarray) -> memoryview:
+    """The bytes of one image of one level, or of one label, without a copy if they lie in order."""
+    return np.ascontiguousarray(row).data.cast("B")
 
 
 def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:

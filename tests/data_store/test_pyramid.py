@@ -60,6 +60,17 @@ def test_halves_round_to_even_and_only_what_is_stored_is_rounded():
     assert box_pyramid(small)[4][0, 0, 0] == round((6 + 4) / 16)
 
 
+@pytest.mark.parametrize("most", [1, 2, 255])
+def test_every_level_is_the_rounded_mean_of_the_image_itself(most):
+    image = np.random.default_rng(most).integers(0, most + 1, (2, 512, 512), dtype=np.uint8)
+    image[1, :256] = most  # the largest sums
+    for resolution, level in box_pyramid(image).items():
+        side = 512 // resolution
+        blocks = image.reshape(2, resolution, side, resolution, side)
+        means = blocks.sum((2, 4), dtype=np.int64) / side**2  # exact in 64 bits
+        assert np.array_equal(level, np.rint(means)), resolution
+
+
 def test_what_was_written_is_read(tmp_path):
     pixels = images(5)
     labels = [2, 0, 1, 2, 2]
