@@ -9,14 +9,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from progan.config import TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import pick_device
 from progan.errors import ConfigError, DataError
 from progan.experiment import Experiment, prepare_study, run_experiments
-from progan.files import write_json, write_whole
+from progan.files import write_json, write_text
 from progan.measure import Meter, Reals, fakes_of, number
 from progan.memory import keep_freed_memory
 from progan.metrics.feature_networks import load_network as load_feature_network
@@ -147,7 +147,7 @@ def cifar10(
     table = make_table(scale, config, pyramid, run_experiments(experiments, jobs=jobs))
     text = markdown(table)
     write_json(out / "table.json", table)
-    write_whole(out / "table.md", lambda file: _write(file, text))
+    write_text(out / "table.md", text)
     return text
 
 
@@ -290,7 +290,3 @@ def _plus_minus(value: float, spread: float | None) -> str:
 
 def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
-
-
-def _write(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())

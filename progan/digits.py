@@ -25,7 +25,8 @@ SIDE = 32  # pixels
 KIND = "digit classifier"
 HELD_OUT = 26  # of the 256 values of a digest's first byte: about a tenth of the digits
 READ_AT_ONCE = 500  # images
-MODE_NAMES = [f"{mode:03}" for mode in range(1000)]  # labels of MNIST-RGB: three digits, red first
+MODES = 1000
+MODE_NAMES = [f"{mode:03}" for mode in range(MODES)]  # labels of MNIST-RGB: three digits, red first
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def classifier_for(data: ImagePyramid, path: Path, recipe: Recipe | None = None)
     network, accuracy, held_out = _train(data, recipe)
     about |= {"accuracy": accuracy, "held_out": held_out}
     content = safetensors_bytes(network.state_dict(), {"progan": json.dumps(about)})
-    write_whole(path, lambda file: file.write(content))  # type: ignore[arg-type]
+    write_whole(path, lambda file: file.write(content))
     return read_classifier(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from progan.errors import ConfigError, UserError
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then move it into place.
 
     A reader sees the old file or the new one, never a part, also after a kill or a power cut.
@@ -38,8 +38,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
-    text = json.dumps(value, indent=2) + "\n"
-    write_whole(path, lambda file: _write_text(file, text))
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, whole or not at all."""
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def make_folder(field: str, folder: Path) -> None:
@@ -70,10 +74,6 @@ def disk_reason(error: BaseException) -> str | None:
             return seen.strerror
         seen = seen.__cause__ or seen.__context__
     return None
-
-
-def _write_text(file: BinaryIO, text: str) -> None:
-    file.write(text.encode())
 
 
 def _umask() -> int:

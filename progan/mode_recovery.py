@@ -16,30 +16,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
 
+from progan.comparison import Block, side_by_side
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import pick_device
-from progan.digits import SIDE, check_mnist_rgb, classifier_for, read_classifier
+from progan.digits import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
 from progan.errors import ConfigError
 from progan.experiment import Experiment, prepare_study, run_experiments
 from progan.fields import overridden
-from progan.files import write_json, write_whole
-from progan.images import make_grid, write_png
+from progan.files import write_json, write_text
+from progan.images import write_png
 from progan.measure import Reals, fakes_of, shown
+from progan.mode_report import markdown, modes_picture
 from progan.presets import WHOLE_BATCH
 from progan.run_folder import RunFolder
-from progan.runlog import duration
 from progan.state import load_network
 
-MODES = 1000
-NOISE = (MODES - 1) / 2  # divided by the number of images: the KL divergence that even draws are expected to have
 CLASSIFIER = "classifier.safetensors"
 WIDTH = 64  # most maps of G, and half of its fmap_base; K times those of D
 DIVISORS = (1, 2, 4)
-TITLE = 20  # pixels
-MISSING = np.array([200, 0, 0])[:, None, None]  # red
 
 
 @dataclass(frozen=True)
@@ -49,6 +45,11 @@ class Variant:
     name: str
     base: str | None
     overrides: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The name, with a + when something was added to another variant."""
+        return f"{'+ ' if self.base else ''}{self.name}"
 
 
 VARIANTS = (
@@ -81,6 +82,8 @@ class Scale:
     batch: int
     d_steps: int
     lr: float
+    plain_lr: float
+    """Without the equalized learning rate. 0.006 would leave the small "wgan-gp" with one black image."""
     ema_decay: float
     """Per D step; the paper's code has 0.999 per step of G."""
     snapshot_nimg: int
@@ -89,8 +92,8 @@ class Scale:
 
 
 SCALES = {
-    "paper": Scale(10_000_000, 400_000, 400_000, 64, 5, 1e-3, 0.999**0.2, 200_000),
-    "small": Scale(32_000, 4_000, 4_000, 16, 1, 2e-3, 0.998, 8_000),
+    "paper": Scale(10_000_000, 400_000, 400_000, 64, 5, 1e-3, 1e-3, 0.999**0.2, 200_000),
+    "small": Scale(48_000, 4_000, 4_000, 8, 1, 6e-3, 1e-3, 0.997, 8_000),
 }
 
 
@@ -136,7 +139,7 @@ def recover_modes(
     jobs: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Train and measure variants; writes table.md, table.json and modes.png into `out` and returns the table.
+    """Train and measure variants; writes table.md, table.json, modes.png and grid.png into `out`; returns the table.
 
     data: an MNIST-RGB data set, whose labels only the classifier sees. scale: one of SCALES; variants: names; divisors:
     K, some of DIVISORS; seeds: runs of each. A run goes to out/<variant>-d<K>-seed<k>. What was done before is not done
@@ -186,16 +189,27 @@ def recover_modes(
         "rows": [_row(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
     }
     write_json(out / "table.json", table)
-    write_whole(out / "table.md", lambda file: file.write(markdown(table).encode()))  # type: ignore[arg-type]
+    write_text(out / "table.md", markdown(table))
     write_png(out / "modes.png", modes_picture(counts))
+    firsts = [RunFolder(one.folder) for one in experiments[::seeds]]
+    blocks = [
+        Block(f"D/{divisor}", variant.title, folder.newest_fakes())
+        for (variant, divisor), folder in zip(lines, firsts, strict=True)
+    ]
+    write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", firsts[0].path / "reals.png")], SIDE))
     return table
 
 
 def mode_config(name: str, divisor: int, scale: str) -> TrainConfig:
     """The configuration of a variant with D of 1/divisor of G's width, at a scale; without labels."""
-    base = BY_NAME[name].base
-    config = _shared(divisor, SCALES[scale]) if base is None else mode_config(base, divisor, scale)
-    return overridden(config, BY_NAME[name].overrides, f"variant {name}")
+    of, chain = SCALES[scale], [BY_NAME[name]]
+    while (base := chain[-1].base) is not None:
+        chain.append(BY_NAME[base])
+    config = _shared(divisor, of)
+    for variant in reversed(chain):
+        config = overridden(config, variant.overrides, f"variant {variant.name}")
+    lr = {4: of.lr if config.g.equalized else of.plain_lr}
+    return replace(config, schedule=replace(config.schedule, g_lr=lr, d_lr=lr))
 
 
 def _shared(divisor: int, of: Scale) -> TrainConfig:
@@ -209,8 +223,6 @@ def _shared(divisor: int, of: Scale) -> TrainConfig:
             fade_nimg=of.fade_nimg,
             total_nimg=of.total_nimg,
             batch={4: of.batch},
-            g_lr={4: of.lr},
-            d_lr={4: of.lr},
         ),
         loss=LossConfig(drift=0.0),
         d_steps=of.d_steps,
@@ -229,65 +241,9 @@ def _counted(digits: np.ndarray) -> dict[str, Any]:
 
 def _row(variant: Variant, divisor: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A line of the table: the runs of one variant and divisor, one record per seed; std (n - 1) of several."""
-    row: dict[str, Any] = {"variant": variant.name, "base": variant.base, "divisor": divisor}
+    row: dict[str, Any] = {"variant": variant.name, "title": variant.title, "divisor": divisor}
     for name in ("modes", "kl", "seconds"):
         values = [record[name] for record in records]
         std = statistics.stdev(values) if len(values) > 1 else None
         row[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
     return row | {"parameters": records[0]["parameters"]}
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-    """The table of `recover_modes` for people."""
-    reals, classifier = table["reals"], table["classifier"]
-    lines = ["| D | variant | modes | KL | training | parameters of G, D |", "|---|---|---:|---:|---:|---:|"]
-    for row in table["rows"]:
-        modes, kl = (_plus_minus(row[name], digits) for name, digits in (("modes", 1), ("kl", 3)))
-        parameters = f"{row['parameters']['g']:,}, {row['parameters']['d']:,}"
-        time = duration(row["seconds"]["mean"])
-        name = f"{'+ ' if row['base'] else ''}{row['variant']}"
-        lines.append(f"| 1/{row['divisor']} | {name} | {modes} | {kl} | {time} | {parameters} |")
-    lines.append(f"| | {reals['images']:,} reals | {reals['modes']} | {reals['kl']:.3f} | | |")
-    seeds = len(table["rows"][0]["modes"]["seeds"])
-    return "\n".join(
-        [
-            "# Modes found with small discriminators (paper appendix E)",
-            "",
-            f"Scale `{table['scale']}`: {table['nimg'] / 1000:,g} kimg on {table['data']['images']:,} images"
-            f" ({table['data']['hash'][:12]}), {table['images']:,} generated images, {seeds} seed{'s' * (seeds > 1)}.",
-            f"Each + adds to the variant before. The digit classifier names {classifier['accuracy']:.2%} of"
-            f" {classifier['held_out']:,} held-out digits rightly.",
-            "",
-            *lines,
-            "",
-            "±: standard deviation over seeds (n - 1). KL: divergence from an even distribution, in nats. The draw of"
-            f" {table['images']:,} images alone gives {NOISE / table['images']:.3f}, that of the reals"
-            f" {NOISE / reals['images']:.3f}; the rest of theirs is uneven digits and errors of the classifier.",
-            "modes.png: a strip per run, a square per red digit; down green, across blue; missing modes are red.",
-            "",
-        ]
-    )
-
-
-def modes_picture(counts: Mapping[str, Sequence[int]]) -> Image.Image:
-    """A titled strip for each run's 1,000 counts: ten squares, red digit 0 to 9, of 10 x 10 modes, green down.
-
-    A mode is as bright as its share, white from twice the even share up; one that is missing is red.
-    """
-    strips = []
-    for values in counts.values():
-        share = np.asarray(values, dtype=float).reshape(10, 10, 10) * MODES / max(1, sum(values))
-        modes = np.where(share[:, None] > 0, 55 + 100 * share[:, None].clip(0, 2), MISSING)  # [10, 3, 10, 10]
-        squares = np.pad(modes.astype(np.uint8), ((0, 0), (0, 0), (1, 1), (1, 1)))
-        strips.append(make_grid(squares, 10, 1, scale=6))
-    height = strips[0].height + TITLE
-    picture = Image.new("RGB", (strips[0].width, height * len(strips)), "white")
-    for i, (name, strip) in enumerate(zip(counts, strips, strict=True)):
-        ImageDraw.Draw(picture).text((6, i * height + 4), name, fill="black")
-        picture.paste(strip, (0, i * height + TITLE))
-    return picture
-
-
-def _plus_minus(value: Mapping[str, Any], digits: int) -> str:
-    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"

@@ -51,6 +51,10 @@ class RunFolder:
             return snapshots[-1]
         raise RunError(f"{self.path}: holds no generator yet; give a run folder of progan train or a .safetensors file")
 
+    def newest_fakes(self) -> Path:
+        """The newest picture of generated images."""
+        return max(self.path.glob("fakes-*.png"), default=self.path / "fakes.png")
+
 
 @contextmanager
 def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Iterator[tuple[RunFolder, TrainConfig]]:

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from progan.errors import RunError
-from progan.files import write_whole
+from progan.files import write_text
 from progan.images import write_png
 from progan.plan import seconds_left
 from progan.run_folder import RunFolder
@@ -158,5 +158,4 @@ def cut_after(path: Any, nimg: int) -> None:
         except (ValueError, KeyError, TypeError):
             break
         kept.append(line + "\n")
-    text = "".join(kept).encode()
-    write_whole(path, lambda file: file.write(text))  # type: ignore[arg-type]
+    write_text(path, "".join(kept))

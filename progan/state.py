@@ -116,7 +116,7 @@ class TrainState:
         torch.save(record, buffer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"checkpoint-{self.nimg:09d}.pt"
-        write_whole(path, lambda file: file.write(buffer.getbuffer()))  # type: ignore[arg-type]
+        write_whole(path, lambda file: file.write(buffer.getbuffer()))
         for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
             old.unlink(missing_ok=True)
         return path
@@ -173,7 +173,7 @@ def save_network(path: Path, network: Generator | Discriminator, **facts: Any) -
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     about = {"kind": kind, "config": to_json(network.config), **facts}
     data = safetensors_bytes(tensors, {"progan": json.dumps(about)})
-    write_whole(path, lambda file: file.write(data))  # type: ignore[arg-type]
+    write_whole(path, lambda file: file.write(data))
 
 
 def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:

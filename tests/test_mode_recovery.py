@@ -30,16 +30,25 @@ from progan.mode_recovery import (
     Scale,
     count_modes,
     mode_config,
-    modes_picture,
     recover_modes,
 )
+from progan.mode_report import NOISE, modes_picture
 from progan.networks import Generator
 from progan.presets import WHOLE_BATCH
 from progan.run_folder import RunFolder
 from progan.state import save_network
 
 TINY = Scale(
-    total_nimg=24, stable_nimg=4, fade_nimg=4, batch=4, d_steps=1, lr=1e-3, ema_decay=0.9, snapshot_nimg=12, images=60
+    total_nimg=24,
+    stable_nimg=4,
+    fade_nimg=4,
+    batch=4,
+    d_steps=1,
+    lr=1e-3,
+    plain_lr=1e-3,
+    ema_decay=0.9,
+    snapshot_nimg=12,
+    images=60,
 )
 QUICK = Recipe(images=10_000, steps=25, batch=32, lr=5e-3)
 
@@ -74,6 +83,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
 
     def run(experiments: Sequence[Experiment], *, jobs: int | None = None, threads: int = 1) -> list[dict[str, Any]]:
         seen.extend(experiments)
+        for i, one in enumerate(experiments):
+            one.folder.mkdir(exist_ok=True)
+            for nimg, colour in ((0, (9, 9, 9)), (24, (200, 20 * i, 0))):
+                Image.new("RGB", (256, 256), colour).save(one.folder / f"fakes-{nimg:09}.png")
         found = [900 + 10 * one.config.seed - 200 * (one.config.d.stddev_group == 0) for one in experiments]
         return [
             {
@@ -119,7 +132,7 @@ def test_the_noise_of_a_draw_is_as_told() -> None:
     digits = np.random.default_rng(0).integers(0, 10, (25_600, 3))
     found, kl, _ = count_modes(digits)
     assert found == 1000
-    assert kl == pytest.approx(progan.mode_recovery.NOISE / 25_600, rel=0.1)  # its deviation is 4.5%
+    assert kl == pytest.approx(NOISE / 25_600, rel=0.1)  # its deviation is 4.5%
 
 
 def test_a_generators_images_are_read_digit_by_digit(
@@ -193,6 +206,8 @@ def test_the_small_scale_has_the_same_networks(name: str) -> None:
     assert small.schedule.growing == paper.schedule.growing
     assert small.schedule.total_nimg < paper.schedule.total_nimg / 50
     assert (small.d_steps, small.precision) == (1, "fp32")
+    rate = {4: 1e-3 if name == "wgan-gp" else 6e-3}  # it alone is not equalized
+    assert (small.schedule.g_lr, small.schedule.d_lr) == (rate, rate)
 
 
 # The study.
@@ -250,7 +265,17 @@ def test_one_seed_has_no_deviation(place: Path, stacks: ImagePyramid, stand_in: 
     table = recover_modes(stacks.path, Path("out"), variants=("wgan-gp",), divisors=(2, 2))
     assert len(stand_in) == 1
     assert table["rows"][0]["modes"]["std"] is None
-    assert "| 1/2 | wgan-gp | 700.0 | 0.700 |" in Path("out/table.md").read_text()
+    assert "| 1/2 | wgan-gp | 700 | 0.700 |" in Path("out/table.md").read_text()
+
+
+def test_the_grid_shows_the_newest_images_of_each_first_seed(
+    place: Path, stacks: ImagePyramid, stand_in: list[Experiment]
+) -> None:
+    recover_modes(stacks.path, Path("out"), variants=("wgan-gp", "progressive"), divisors=(2, 4), seeds=2)
+    with Image.open("out/grid.png") as grid:
+        across = [grid.getpixel((x, grid.height - 40)) for x in range(grid.width)]
+    found = [colour for colour in dict.fromkeys(across) if colour != (255, 255, 255)]
+    assert found == [(200, 20 * run, 0) for run in (0, 2, 4, 6)] + [(0xDD, 0xDD, 0xDD)]  # none of the data
 
 
 def test_the_picture_shows_every_mode(place: Path) -> None:

@@ -2,17 +2,15 @@
 
 import math
 import statistics
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from PIL import Image, ImageDraw, ImageFont
+from typing import Any
 
 from progan.ablation.rows import ROWS
+from progan.comparison import Block, side_by_side
 from progan.errors import RunError
-from progan.files import make_folder, write_json, write_whole
+from progan.files import make_folder, write_json, write_text, write_whole
 from progan.images import write_png
 from progan.measure import number
 
@@ -32,13 +30,6 @@ FACTS = {
     "torch": "torch {}",
     "command": "`{}`",
 }
-
-# In pixels. A block is 4x6 images of 32x32, twice as large, or 2x3 of 128x128; five blocks fit side by side.
-PICTURE_WIDTH = 1600
-BLOCK_WIDTH, BLOCK_HEIGHT = 256, 384
-SMALLEST_IMAGE = 64
-GAP = 20
-LETTER, TITLE = 26, 16
 
 
 @dataclass(frozen=True)
@@ -80,9 +71,12 @@ def write_report(out: Path, records: Mapping[str, Sequence[Record]], facts: Mapp
     floor = floor_of(rows)
     make_folder("--out", out)
     table, data, grid, plot = (out / name for name in ("table.md", "table.json", "grid.png", "table.png"))
-    _write_text(table, markdown(rows, floor, facts))
+    write_text(table, markdown(rows, floor, facts))
     write_json(data, as_json(rows, floor, facts))
-    write_png(grid, picture(out, rows, facts))
+    blocks = [Block(row.name, row.about("title"), out / row.about("picture")) for row in rows]
+    if "reals_picture" in facts:
+        blocks.append(Block("reals", "", out / facts["reals_picture"]))
+    write_png(grid, side_by_side(blocks, facts["resolution"]))
     return [table, data, grid, *([plot] if draw(plot, rows, floor) else [])]
 
 
@@ -149,30 +143,6 @@ def as_json(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str,
     return _finite({"facts": facts, "rows": table, "floor": floor})
 
 
-def picture(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> Image.Image:
-    """A block of images of each row's first seed, and of reals; a gray one where the file is no picture."""
-    side = facts["resolution"]
-    blocks = [(row.name, row.about("title"), _block(out / row.about("picture"), side)) for row in rows]
-    if "reals_picture" in facts:
-        blocks.append(("reals", "", _block(out / facts["reals_picture"], side)))
-    letter, title = (ImageFont.load_default(size) for size in (LETTER, TITLE))
-    width, height = (max(block.size[i] for _, _, block in blocks) for i in (0, 1))
-    captions = [textwrap.wrap(text, width // (TITLE // 2)) for _, text, _ in blocks]
-    line = TITLE + 4
-    head = LETTER + 10 + line * max(map(len, captions)) + 8
-    down = math.ceil(len(blocks) / max(1, (PICTURE_WIDTH - GAP) // (width + GAP)))
-    across = math.ceil(len(blocks) / down)
-    sheet = Image.new("RGB", (GAP + across * (width + GAP), GAP + down * (head + height + GAP)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, ((name, _, block), lines) in enumerate(zip(blocks, captions, strict=True)):
-        x, y = GAP + i % across * (width + GAP), GAP + i // across * (head + height + GAP)
-        pen.text((x, y), name, fill="#111111", font=letter)
-        for j, text in enumerate(lines):
-            pen.text((x, y + LETTER + 10 + line * j), text, fill="#555555", font=title)
-        sheet.paste(block, (x, y + head))
-    return sheet
-
-
 def draw(path: Path, rows: Sequence[Row], floor: Mapping[str, float]) -> bool:
     """Plot SWD and MS-SSIM by row: means with their spread, each seed a dot, reals dashed. False: no matplotlib."""
     try:
@@ -213,18 +183,6 @@ def _line(axis: Any, rows: Sequence[Row], column: str, floor: Mapping[str, float
         axis.plot([x for x, _ in seeds], [y for _, y in seeds], ".k", markersize=4, zorder=4)
         if column in floor:
             axis.axhline(floor[column], linestyle="--", linewidth=1.2, color=bars[0].get_color(), label="reals")
-
-
-def _block(path: Path, side: int) -> Image.Image:
-    """The upper left images, `side` pixels each, of a grid: as many as a block holds, small ones enlarged."""
-    scale = max(1, SMALLEST_IMAGE // side)
-    width, height = (side * max(1, size // (side * scale)) for size in (BLOCK_WIDTH, BLOCK_HEIGHT))
-    try:
-        with Image.open(path) as file:
-            grid = file.convert("RGB").crop((0, 0, min(width, file.width), min(height, file.height)))
-    except OSError:
-        grid = Image.new("RGB", (width, height), "#dddddd")
-    return grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST)
 
 
 def _meaning(rows: Sequence[Row]) -> str:
@@ -282,13 +240,6 @@ def _mean(values: Sequence[float]) -> float:
 
 def _float(value: float | None) -> float:
     return math.nan if value is None else value
-
-
-def _write_text(path: Path, text: str) -> None:
-    def write(file: BinaryIO) -> None:
-        file.write(text.encode())
-
-    write_whole(path, write)
 
 
 def _finite(value: Any) -> Any:

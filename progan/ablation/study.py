@@ -169,12 +169,11 @@ class RowMeasure:
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         g, about = load_network(folder.generator, "generator")
-        (picture,) = sorted(folder.path.glob("fakes-*.png"))[-1:]
         results = _meter(self, "swd,ms_ssim", g.config.resolution).measure(_fakes(self, g, about))
         lines = [result.as_json() for result in results]
         for line in lines:
             del line["seconds"]  # whose value differs from one time to the next
-        return {"results": lines, "picture": picture.name}
+        return {"results": lines, "picture": folder.newest_fakes().name}
 
 
 @dataclass(frozen=True)

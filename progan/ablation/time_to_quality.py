@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from progan.files import write_json, write_whole
+from progan.files import write_json, write_text, write_whole
 from progan.measure import number
 
 # {"nimg", "seconds" of training until then, "values": SWD x1e3 by level and "average", "spread" alike, "resolution"}
@@ -171,7 +171,7 @@ def write_curves(
     text = describe([speed_up(grown, other, by, level) for level in reversed(levels) for by in units])
     paths = [out / f"time-to-quality.{kind}" for kind in ("json", "md", "png")]
     write_json(paths[0], {"curves": curves, "floor": floor})
-    write_whole(paths[1], lambda file: file.write(f"{text}\n".encode()))  # type: ignore[arg-type]
+    write_text(paths[1], f"{text}\n")
     return text, paths if figure(paths[2], curves, floor) else paths[:2]
 
 

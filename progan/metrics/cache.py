@@ -37,7 +37,7 @@ def cached(key: dict[str, Any], make: Callable[[], Statistics], folder: Path | N
     made = make()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: file.write(_packed(text, made)))  # type: ignore[arg-type]
+        write_whole(path, lambda file: file.write(_packed(text, made)))
     except (OSError, UserError):
         pass
     return made
