@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from progan.comparison import Block, side_by_side
 from progan.config import TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import pick_device
 from progan.errors import ConfigError, DataError
 from progan.experiment import Experiment, prepare_study, run_experiments
 from progan.files import write_json, write_text
+from progan.images import write_png
 from progan.measure import Meter, Reals, fakes_of, number
 from progan.memory import keep_freed_memory
 from progan.metrics.feature_networks import load_network as load_feature_network
@@ -119,7 +121,7 @@ def cifar10(
     weights: Path | None = None,
     device: str = "auto",
 ) -> str:
-    """Train a network per seed on 32x32 colour images, measure it, and write out/table.md and out/table.json.
+    """Train a network per seed on 32x32 colour images, measure it; write table.md, table.json and grid.png into `out`.
 
     data: any such data set; its labels are not used. scale: one of SCALES. weights: a file of the inception network,
     with which "small" measures the inception score too. The run of seed k goes to out/seed<k>. What was done before is
@@ -148,6 +150,9 @@ def cifar10(
     text = markdown(table)
     write_json(out / "table.json", table)
     write_text(out / "table.md", text)
+    folders = [RunFolder(one.folder) for one in experiments]
+    blocks = [Block(f"seed {seed}", "", folder.newest_fakes()) for seed, folder in enumerate(folders)]
+    write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", out / "seed0" / "reals.png")], RESOLUTION))
     return text
 
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 import progan.cifar10
 from progan.cifar10 import SCALES, Scale, ScoreMeasure, cifar10, scale_config
 from progan.commands.cifar10 import Cifar10
+from progan.comparison import Block, side_by_side
 from progan.errors import ConfigError, DataError, RunError, UserError
 from progan.experiment import Experiment
 from progan.images import to_uint8
@@ -236,7 +238,7 @@ def test_the_table_of_one_network_at_paper_scale(
     assert "the networks here are measured once, at the end of training" in text
     told = capsys.readouterr().out
     assert told.startswith(text)
-    assert "written to out/table.md, out/table.json" in told
+    assert "written to out/table.md, out/table.json, out/grid.png" in told
 
 
 def test_a_folder_is_of_one_scale(place: Path, stand_in: list[Experiment], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +270,9 @@ def test_from_data_to_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     first = cifar10(Path("data"), Path("out"), device="cpu")
     run = place / "out" / "seed0"
     assert {"fakes-000000024.png", "reals.png", "result.json"} <= {path.name for path in run.iterdir()}
+    pictures = [Block("seed 0", "", run / "fakes-000000024.png"), Block("reals", "", run / "reals.png")]
+    with Image.open(place / "out" / "grid.png") as grid:
+        assert grid.tobytes() == side_by_side(pictures, 32).tobytes()
     row = json.loads((place / "out" / "table.json").read_text())["rows"][0]
     assert 0 <= row["values"][0] <= 1
     assert 0 <= row["reals"] <= 1

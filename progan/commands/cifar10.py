@@ -17,7 +17,7 @@ class Cifar10:
     data: Path
     """Data set of 32x32 colour images, made by `progan data create cifar10`; labels are not used."""
     out: Path
-    """Folder of table.md, table.json, and a run seed0, seed1, ... for each network."""
+    """Folder of table.md, table.json, grid.png, and a run seed0, seed1, ... for each network."""
     scale: Literal["small", "paper"] = "small"
     """small: a narrow network, minutes on one CPU core; paper: the paper's 20 million images, for a GPU."""
     seeds: int = 1
@@ -43,4 +43,5 @@ class Cifar10:
         )
         console = Console()
         console.print(table, markup=False, highlight=False, soft_wrap=True)
-        console.print(f"written to {self.out / 'table.md'}, {self.out / 'table.json'}", soft_wrap=True)
+        written = ", ".join(str(self.out / name) for name in ("table.md", "table.json", "grid.png"))
+        console.print(f"written to {written}", soft_wrap=True)

@@ -19,7 +19,7 @@ class Modes:
     data: Path
     """Data set made by `progan data create mnist-rgb`; only the digit classifier sees its labels."""
     out: Path
-    """Folder of table.md, table.json, modes.png, the digit classifier, and a run for each variant."""
+    """Folder of table.md, table.json, modes.png, grid.png, the digit classifier, and a run for each variant."""
     scale: Literal["small", "paper"] = "small"
     """small: minutes per run on one CPU core; paper: the paper's 10 million images per run, for a GPU."""
     variants: str = "wgan-gp,normalization,minibatch-stddev,progressive"
@@ -34,7 +34,8 @@ class Modes:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.mode_recovery import markdown, recover_modes
+        from progan.mode_recovery import recover_modes
+        from progan.mode_report import markdown
 
         try:
             divisors = [int(word) for word in _words(self.divisors)]
@@ -52,7 +53,7 @@ class Modes:
         )
         console = Console()
         console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
-        written = ", ".join(str(self.out / name) for name in ("table.md", "table.json", "modes.png"))
+        written = ", ".join(str(self.out / name) for name in ("table.md", "table.json", "modes.png", "grid.png"))
         console.print(f"written to {written}", soft_wrap=True)
 
 
