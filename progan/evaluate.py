@@ -13,7 +13,7 @@ from rich.table import Table
 from progan.config import TrainConfig
 from progan.data.manifest import MANIFEST
 from progan.data.pictures import load_image, read_size
-from progan.data.progress import work
+from progan.data.progress import images_together, work
 from progan.data.pyramid import ImagePyramid
 from progan.data.source import BadImageError
 from progan.data.tree import PictureFile, open_tree
@@ -143,7 +143,7 @@ def folder_subject(folder: Path, channels: int, seed: int = 0) -> Subject:
     def images(count: int) -> Iterator[np.ndarray]:
         jobs = [files[i] for i in order[:count]]
         load = partial(_load, size=size, channels=channels)
-        for image in work(load, jobs, total=len(jobs), resolution=size, quiet=True):
+        for image in work(load, jobs, total=len(jobs), together=images_together(size), quiet=True):
             yield image[None]
 
     return Subject(str(folder), (channels, size), images)

@@ -157,7 +157,7 @@ def _examine_pictures(src: Path, workers: int | None, quiet: bool) -> Report:
             f"{src}: holds no pictures ({tree.other} other and {tree.hidden} hidden files were ignored); "
             "pass a folder of pictures"
         )
-    with closing(work(look_at, tree.files(), total=total, resolution=256, workers=workers, quiet=quiet)) as results:
+    with closing(work(look_at, tree.files(), total=total, together=4, workers=workers, quiet=quiet)) as results:
         looks = list(results)
     facts = {"kind": "pictures", "name": shown(src.resolve().name), "pictures": total}
     facts |= {"ignored_hidden": tree.hidden, "ignored_other": tree.other} | _size_facts(looks)
@@ -181,7 +181,7 @@ def _examine_data_set(src: Path, workers: int | None, quiet: bool) -> Report:
             whole.findings.append(("unbalanced", f"{min(counts):,} to {max(counts):,} images a class"))
     look = partial(look_at_image, path=src, step=-(-data.count // SAMPLED_PYRAMIDS))
     jobs = range(data.count)
-    with closing(work(look, jobs, total=data.count, resolution=256, workers=workers, quiet=quiet)) as results:
+    with closing(work(look, jobs, total=data.count, together=4, workers=workers, quiet=quiet)) as results:
         looks = list(results)
     _find_copies(looks)
     return _report(facts, [whole, *looks])

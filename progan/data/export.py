@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from progan.data.progress import work
+from progan.data.progress import images_together, work
 from progan.data.pyramid import ImagePyramid
 from progan.data.tfrecord import encode_example, encode_record
 from progan.errors import DataError
@@ -48,7 +48,7 @@ def export(
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: already holds files; delete it or choose another folder")
     unfinished = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
-    encode = partial(work, total=data.count, resolution=data.resolution, workers=workers, quiet=quiet)
+    encode = partial(work, total=data.count, together=images_together(data.resolution), workers=workers, quiet=quiet)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if to == "tfrecords":

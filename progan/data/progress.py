@@ -31,21 +31,26 @@ def work(
     jobs: Iterable[Job],
     *,
     total: int,
-    resolution: int,
+    together: int,
     workers: int | None = None,
     quiet: bool = False,
 ) -> Generator[Result, None, None]:
     """The results of function(job), in the order of the jobs, made by several processes, with progress on stderr.
 
-    `function` and the jobs must be picklable when workers > 1. Only a few jobs are in flight at a time, so memory
-    does not grow with `total`; images of `resolution` decide how many travel together. Close the iterator to stop
+    `function` and the jobs must be picklable when workers > 1. So many jobs travel together, and a process has at most
+    two such parcels at a time: many spare quick jobs the way, few let slow ones stop soon. Close the iterator to stop
     early. Raises what `function` raises, and DataError when a worker process dies or workers < 1.
     """
     workers = worker_count(workers, total)
-    chunk = max(1, min(16, 2**22 // resolution**2, total // workers))
+    chunk = max(1, min(together, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
         yield from results if quiet else _with_progress(results, total)
+
+
+def images_together(resolution: int) -> int:
+    """How many jobs go together when the pixels of an image, or more, go with each: little memory, few messages."""
+    return max(1, min(16, 2**18 // resolution**2))
 
 
 def worker_count(asked: int | None, total: int) -> int:

@@ -140,7 +140,7 @@ def test_results_come_in_order_and_few_jobs_are_in_flight(importable):
             taken.append(number)
             yield number
 
-    stream = work(slow_square, jobs(), total=60, resolution=2**8, workers=2, quiet=True)  # 4 jobs travel together
+    stream = work(slow_square, jobs(), total=60, together=4, workers=2, quiet=True)
     assert next(stream) == 0
     assert len(taken) <= 2 * 2 * 4
     assert list(stream) == [n**2 for n in range(1, 60)]
@@ -149,12 +149,12 @@ def test_results_come_in_order_and_few_jobs_are_in_flight(importable):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_an_error_in_a_worker_reaches_the_caller(importable, workers):
     with pytest.raises(DataError, match="three"):
-        list(work(fails_at_three, range(8), total=8, resolution=1024, workers=workers, quiet=True))
+        list(work(fails_at_three, range(8), total=8, together=1, workers=workers, quiet=True))
 
 
 def test_a_dead_worker_is_one_sentence(importable):
     with pytest.raises(DataError, match="a worker process died; pass --workers 1"):
-        list(work(dies, range(8), total=8, resolution=16, workers=2, quiet=True))
+        list(work(dies, range(8), total=8, together=16, workers=2, quiet=True))
 
 
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):

@@ -37,9 +37,7 @@ def rate(
             text = f"rating {len(missing):,} photographs; {len(photos) - len(missing):,} are rated already in {path}"
             Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
         bad = []
-        results = work(
-            quality, (photos[name] for name in missing), total=len(missing), resolution=1024, workers=workers
-        )
+        results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
         with closing(results), path.open("a") as file:
             for name, result in zip(missing, results, strict=True):
                 if isinstance(result, BadImage):

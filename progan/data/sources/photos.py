@@ -145,7 +145,7 @@ class _Survey:
             Console(stderr=True).print(f"looking for faces in {len(names):,} photographs", highlight=False)
         find = partial(photo_faces, known=known, model=source.landmark_model)
         workers = 1 if known is not None else source.workers
-        results = work(find, tree.files(), total=len(names), resolution=1024, workers=workers, quiet=known is not None)
+        results = work(find, tree.files(), total=len(names), together=1, workers=workers, quiet=known is not None)
         left = source.images
         with closing(results):
             for name, found in zip(names, results, strict=False):
