@@ -140,7 +140,7 @@ def cifar10(
     measure = ScoreMeasure(data, metrics, SCALES[scale].images, weights, device)
     check_data(pyramid, measure.chosen(), scale)
     check_networks(measure.chosen(), weights)
-    prepare_study(out, {"experiment": "cifar10", "scale": scale, "data": pyramid.hash})
+    prepare_study(out, {"study": "CIFAR-10", "scale": scale, "data": pyramid.hash})
     config = replace(scale_config(scale), device=device)
     experiments = [
         Experiment(f"cifar10, seed {seed}", replace(config, seed=seed), data, out / f"seed{seed}", measure)

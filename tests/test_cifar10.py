@@ -247,6 +247,10 @@ def test_a_folder_is_of_one_scale(place: Path, stand_in: list[Experiment], monke
     cifar10(Path("data"), Path("out"), seeds=2)
     with pytest.raises(RunError, match=r"out: holds another study \(scale was small and is now paper\)"):
         cifar10(Path("data"), Path("out"), "paper")
+    facts = place / "out" / "study.json"
+    facts.write_text(facts.read_text().replace("CIFAR-10", "mode recovery"))
+    with pytest.raises(RunError, match=r"another study \(study was mode recovery and is now CIFAR-10\)"):
+        cifar10(Path("data"), Path("out"))
     assert len(stand_in) == 3
 
 

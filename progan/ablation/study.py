@@ -139,7 +139,7 @@ class Study:
                 f"{reals.path}: has {reals.channels} channels and {data.path} has {data.channels}; give data sets alike"
             )
         facts = {"scale": self.scale, "data": data.hash, "reals": reals.hash, "mirror": self.mirror}
-        prepare_study(self.out, facts)
+        prepare_study(self.out, {"study": "ablation", **facts})
 
     def _experiments(
         self, chosen: Sequence[Row], rows: Sequence[Row], measure: "RowMeasure | CurveMeasure", result: str
