@@ -277,7 +277,7 @@ def prepare_study(out: Path, facts: dict[str, Any]) -> None:
     path = out / "study.json"
     if path.exists():
         try:
-            before = dict(json.loads(path.read_text()))
+            before = {"study": facts.get("study"), **json.loads(path.read_text())}  # older folders do not say which
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
         differ = [

@@ -52,7 +52,7 @@ class RunFolder:
         raise RunError(f"{self.path}: holds no generator yet; give a run folder of progan train or a .safetensors file")
 
     def newest_fakes(self) -> Path:
-        """The newest picture of generated images."""
+        """The newest picture of generated images; the path of no file if there is none."""
         return max(self.path.glob("fakes-*.png"), default=self.path / "fakes.png")
 
 

@@ -84,6 +84,10 @@ def test_a_folder_is_of_one_study(tmp_path: Path) -> None:
     prepare_study(out, {"scale": "small", "data": "abc"})
     with pytest.raises(RunError, match=r"holds another study \(scale was small and is now paper\); give --out a new"):
         prepare_study(out, {"scale": "paper", "data": "abc"})
+    prepare_study(out, {"study": "ablation", "scale": "small", "data": "abc"})  # made before folders said which
+    (out / "study.json").write_text('{"study": "CIFAR-10", "scale": "small", "data": "abc"}')
+    with pytest.raises(RunError, match=r"another study \(study was CIFAR-10 and is now ablation\)"):
+        prepare_study(out, {"study": "ablation", "scale": "small", "data": "abc"})
     (out / "study.json").write_text("no")
     with pytest.raises(RunError, match=r"study\.json: cannot be read"):
         prepare_study(out, {})

@@ -126,7 +126,8 @@ def _write(
         partial(_make, levels=stream.levels, rows=None if processes == 1 else writer.rows()),
         jobs(),
         total=stream.total - done,
-        # What takes so long that it is kept when interrupted goes one by one, so that little is lost.
+        # Only checksums travel, so many may go together; what takes so long that it is kept when interrupted goes one
+        # by one, so that little is lost.
         together=1 if stream.resumable else max(1, min(16, 2**22 // stream.resolution**2)),
         workers=processes,
         quiet=quiet,
