@@ -3,7 +3,8 @@
 Making: pictures of 1024x1024, as JPEG and as PNG, become a data set by `create` with all cores and with one process,
 and by a plain loop of Pillow that decodes each, halves it level by level and writes the same arrays without checksums,
 all interleaved. Reading: batches of 16 random images at every level, once cached, next to copying as many bytes within
-memory. Prints JSON.
+memory. Prints JSON. What is measured is imported where it is used: worker processes read this file, as they do
+the console command's, which imports nothing.
 
     python benchmarks/data.py [--images 1024] [--resolution 1024] [--rounds 3]
 """
@@ -19,12 +20,6 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from progan.data.create import create
-from progan.data.progress import cores
-from progan.data.pyramid import ImagePyramid, box_pyramid
-from progan.data.sources.folder import Folder
-from progan.data.writer import PyramidWriter
-
 BATCH = 16
 READ_BYTES = 2**30  # of each level's images, at most: what fits the page cache beside everything else
 
@@ -35,7 +30,9 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    from train_step import cpu_name  # here, for it brings PyTorch, which every worker process would load too
+    from train_step import cpu_name
+
+    from progan.data.progress import cores
 
     with tempfile.TemporaryDirectory() as folder:
         result = {
@@ -48,6 +45,10 @@ def main() -> None:
 
 def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, object]:
     """Images a second of `create folder` with all cores and with one process, and of a plain Pillow loop."""
+    from progan.data.create import create
+    from progan.data.progress import cores
+    from progan.data.sources.folder import Folder
+
     images, resolution = args.images, args.resolution
     src = folder / kind
     src.mkdir()
@@ -93,6 +94,9 @@ def pillow_loop(src: Path, out: Path, resolution: int) -> None:
 
 def time_read(folder: Path, resolution: int) -> dict[str, object]:
     """Milliseconds of reading a batch, and the share that copying the same bytes takes, at every level."""
+    from progan.data.pyramid import ImagePyramid, box_pyramid
+    from progan.data.writer import PyramidWriter
+
     count = max(BATCH, READ_BYTES // (4 * resolution**2))
     rng = np.random.default_rng(0)
     with PyramidWriter(folder / "set", resolution=resolution, channels=3, source={"kind": "benchmark"}) as writer:

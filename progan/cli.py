@@ -1,12 +1,12 @@
 """`progan ...`: parse, call, print. Heavy imports wait until a command needs them, so that --help is quick."""
 
-import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 from tyro.conf import subcommand
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from progan.commands.ablate import Ablate
 from progan.commands.cifar10 import Cifar10
@@ -17,6 +17,24 @@ from progan.commands.modes import Modes
 from progan.commands.snapshot import Import
 from progan.commands.train import Train, preset_config
 from progan.errors import Stopped, UserError
+from progan.fields import FloatAt, IntAt, parse_per_resolution, print_per_resolution
+
+_registry = ConstructorRegistry()
+
+
+@_registry.primitive_rule
+def _per_resolution(field: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[dict[int, float]] | None:
+    """How a flag gives a value for every resolution."""
+    if field.type not in (IntAt, FloatAt):
+        return None
+    kind = get_args(field.type)[1]
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="N|RES:N,...",
+        instance_from_str=lambda args: parse_per_resolution(args[0], kind),
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [print_per_resolution(value)],
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             prog="progan",
             description="Progressive growing of GANs (Karras et al., ICLR 2018).",
             args=argv,
+            registry=_registry,
         )
         command.run()
     except UserError as error:
@@ -46,10 +65,3 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         return 128 + stop.signum
     return 0
-
-
-def run() -> None:
-    """The console command."""
-    # SIGTERM unwinds as Ctrl-C does, so that half-written data is cleared away; training handles both itself.
-    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
-    sys.exit(main())

@@ -3,13 +3,14 @@
 import dataclasses
 import types
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from tyro.constructors import PrimitiveConstructorSpec
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from progan.errors import ConfigError
 
 C = TypeVar("C")
+
+IntAt = dict[int, int]  # a value from each resolution up; the command line writes 16 or 4:128,32:64
+FloatAt = dict[int, float]
 
 
 def check_resolution(name: str, resolution: int) -> None:
@@ -39,20 +40,6 @@ def parse_per_resolution(text: str, kind: type) -> dict[int, Any]:
 def print_per_resolution(values: Mapping[int, Any]) -> str:
     """The inverse of parse_per_resolution."""
     return ",".join(f"{resolution}:{value}" for resolution, value in values.items())
-
-
-def _per_resolution(kind: type) -> PrimitiveConstructorSpec:
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="N|RES:N,...",
-        instance_from_str=lambda args: parse_per_resolution(args[0], kind),
-        is_instance=lambda value: isinstance(value, dict),
-        str_from_instance=lambda value: [print_per_resolution(value)],
-    )
-
-
-IntAt = Annotated[dict[int, int], _per_resolution(int)]
-FloatAt = Annotated[dict[int, float], _per_resolution(float)]
 
 
 def value_at(values: Mapping[int, Any], resolution: int) -> Any:

@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def console(*argv: object) -> subprocess.CompletedProcess[str]:
     """The real console command."""
     script = Path(sys.executable).parent / "progan"
-    command = [str(script)] if script.exists() else [sys.executable, "-c", "from progan.cli import run; run()"]
+    command = [str(script)] if script.exists() else [sys.executable, "-m", "progan"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     return subprocess.run([*command, *map(str, argv)], capture_output=True, text=True, env=environment, timeout=120)
 

@@ -1,7 +1,7 @@
 """Create data sets: a source's images, made by all cores, written by one writer."""
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
@@ -12,10 +12,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from progan.data.growing import make_image
 from progan.data.progress import work, worker_count
 from progan.data.pyramid import ImagePyramid
-from progan.data.source import BadImage, FileSource, ImageStream, Levels, Made, Source
-from progan.data.writer import PyramidWriter, Rows
+from progan.data.source import BadImage, FileSource, ImageStream, Source
+from progan.data.writer import PyramidWriter
 from progan.errors import DataError
 from progan.memory import keep_freed_memory
 
@@ -123,7 +124,7 @@ def _write(
 
     # Several processes write their images themselves: sending them here would cost nearly as much as making them.
     results = work(
-        partial(_make, levels=stream.levels, rows=None if processes == 1 else writer.rows()),
+        partial(make_image, levels=stream.levels, rows=None if processes == 1 else writer.rows()),
         jobs(),
         total=stream.total - done,
         # Only checksums travel, so many may go together; what takes so long that it is kept when interrupted goes one
@@ -144,18 +145,6 @@ def _write(
                 reason = [made.name, made.reason] if isinstance(made, BadImage) else None
                 writer.note({"bad": reason, "counts": {} if isinstance(made, BadImage) else made.counts})
     return bad, dict(counts)
-
-
-def _make(
-    place: tuple[int, Any], *, levels: Callable[[Any], Levels | Made | BadImage], rows: Rows | None
-) -> tuple[Made | BadImage, dict[int, bytes]]:
-    """Make one image; with `rows`, write it to its row, and return its checksums in place of its pixels."""
-    row, job = place
-    result = levels(job)
-    made = Made(result, {}) if isinstance(result, dict) else result
-    if rows is None or isinstance(made, BadImage):
-        return made, {}
-    return Made({}, made.counts), rows.write(row, made.levels)
 
 
 def _identity(source: Source, stream: ImageStream) -> dict[str, Any]:

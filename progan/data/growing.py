@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from progan.data.pyramid import HEADER_BYTES, row_bytes, row_digest
-from progan.data.source import Levels
+from progan.data.source import BadImage, Levels, Made
 from progan.errors import DataError, UserError
 from progan.files import disk_reason
+
+LARGE_ROW = 2**19  # bytes from which on a row does not wait for the system to write it to the disk
+ROWS_ON_THE_WAY = 4
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,24 @@ class Rows:
             raise DataError(f"{self.out}: needs levels {wanted}, got {found}")
         with disk_errors(self.out):
             for r, image in levels.items():
-                file = _open_raw(self.files[r][0])
-                file.seek(HEADER_BYTES + row * image.nbytes)
+                file, write_behind = _open_raw(self.files[r][0])
+                start = HEADER_BYTES + row * image.nbytes
+                file.seek(start)
                 _write_all(file, row_bytes(image))
+                write_behind.wrote(start, image.nbytes)
         return {r: row_digest(image) for r, image in levels.items()}
+
+
+def make_image(
+    place: tuple[int, Any], *, levels: Callable[[Any], Levels | Made | BadImage], rows: Rows | None
+) -> tuple[Made | BadImage, dict[int, bytes]]:
+    """Make one image; with `rows`, write it to its row, and return its checksums in place of its pixels."""
+    row, job = place
+    result = levels(job)
+    made = Made(result, {}) if isinstance(result, dict) else result
+    if rows is None or isinstance(made, BadImage):
+        return made, {}
+    return Made({}, made.counts), rows.write(row, made.levels)
 
 
 class GrowingArray:
@@ -51,6 +69,7 @@ class GrowingArray:
         self._digest = hashlib.sha256()
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.write(bytes(HEADER_BYTES))
+        self._write_behind = _WriteBehind(self._file.fileno())
 
     @property
     def rows(self) -> int:
@@ -71,6 +90,7 @@ class GrowingArray:
                 f"{self._path.name}: takes {self._dtype} {list(self._row_shape)}, got {row.dtype} {list(row.shape)}"
             )
         self._file.write(row_bytes(row))
+        self._write_behind.wrote(HEADER_BYTES + self._count * self._row_bytes, self._row_bytes)
         self._digest.update(row_digest(row))
         self._count += 1
 
@@ -112,10 +132,35 @@ class GrowingArray:
             self._file.close()
 
 
+class _WriteBehind:
+    """Has large rows written to the disk at once, and lets them leave the memory when they have been.
+
+    Otherwise the system collects gigabytes, which the end must wait for, and takes new memory for every row. A page
+    that a row shares with another stays, so that none must be read back for the next row.
+    """
+
+    def __init__(self, file: int):
+        self._file = file
+        self._rows: deque[tuple[int, int]] = deque()
+
+    def wrote(self, start: int, size: int) -> None:
+        if size < LARGE_ROW or not hasattr(os, "posix_fadvise"):
+            return
+        self._rows.append((start, size))
+        self._not_needed(start, size)  # begins to write it; what has not been written stays
+        if len(self._rows) > ROWS_ON_THE_WAY:
+            self._not_needed(*self._rows.popleft())
+
+    def _not_needed(self, start: int, size: int) -> None:
+        with suppress(OSError):  # it is advice
+            os.posix_fadvise(self._file, start, size, os.POSIX_FADV_DONTNEED)
+
+
 @lru_cache(maxsize=16)
-def _open_raw(path: Path) -> FileIO:
+def _open_raw(path: Path) -> tuple[FileIO, _WriteBehind]:
     """One handle in each worker process, without a buffer, since several processes write to the file."""
-    return path.open("r+b", buffering=0)
+    file = path.open("r+b", buffering=0)
+    return file, _WriteBehind(file.fileno())
 
 
 def _write_all(file: FileIO, data: memoryview) -> None:

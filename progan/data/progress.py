@@ -14,9 +14,6 @@ from contextlib import closing
 from itertools import islice
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from progan.errors import DataError
 from progan.memory import keep_freed_memory
 
@@ -118,6 +115,9 @@ def cores() -> int:
 
 def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
     """The results as they come, with a bar on a terminal and now and then a line elsewhere, both on stderr."""
+    from rich.console import Console  # here, for worker processes read this file and need none of it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
     start = last_line = time.monotonic()

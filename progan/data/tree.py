@@ -15,8 +15,9 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from progan.data.pictures import picture_formats
-from progan.data.source import BadImageError
+from progan.data.pictures import Crop, load_image, picture_formats
+from progan.data.pyramid import box_pyramid
+from progan.data.source import BadImage, BadImageError, Levels
 from progan.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -45,6 +46,17 @@ class PictureFile:
                     yield file
         except OSError as error:
             raise BadImageError(error.strerror or str(error)) from error
+
+
+def file_levels(
+    file: PictureFile, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False
+) -> Levels | BadImage:
+    """Read one picture at every resolution from `resolution` down to 4, or say why that cannot be done."""
+    try:
+        with file.open() as opened:
+            return box_pyramid(load_image(opened, resolution=resolution, channels=channels, crop=crop, pad=pad))
+    except BadImageError as error:
+        return BadImage(shown(file.name), str(error))
 
 
 class Tree(ABC):

@@ -152,6 +152,13 @@ def test_an_error_in_a_worker_reaches_the_caller(importable, workers):
         list(work(fails_at_three, range(8), total=8, together=1, workers=workers, quiet=True))
 
 
+def test_worker_processes_start_light():
+    modules = "progan.__main__, progan.data.progress, progan.data.growing, progan.data.tree, progan.data.sources.faces"
+    script = f"import sys, {modules}; print({{'rich', 'tyro', 'torch'}} & {{*sys.modules}})"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
 def test_a_dead_worker_is_one_sentence(importable):
     with pytest.raises(DataError, match="a worker process died; pass --workers 1"):
         list(work(dies, range(8), total=8, together=16, workers=2, quiet=True))

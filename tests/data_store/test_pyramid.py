@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from progan.data.manifest import dataset_hash
-from progan.data.pyramid import ImagePyramid, box_pyramid
+from progan.data.pyramid import HEADER_BYTES, ImagePyramid, box_pyramid
 from progan.data.writer import PyramidWriter
 from progan.errors import DataError
 
@@ -102,6 +102,30 @@ def test_without_labels(tmp_path):
     assert data.label_dim == 0
     assert data.label_counts() == []
     assert data.read_labels(np.array([0, 1])).shape == (2, 0)
+
+
+def test_large_images_are_written_at_once_and_leave_the_memory_later(tmp_path, monkeypatch):
+    asked: list[tuple[int, int]] = []
+
+    def advise(file: int, start: int, size: int, advice: int) -> None:
+        assert advice == os.POSIX_FADV_DONTNEED
+        assert os.fstat(file).st_size > start  # it has been handed to the system
+        asked.append(((start - HEADER_BYTES) // size, size))
+        raise OSError("advice is not heard everywhere")
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    pixels = images(6, resolution=1024)
+    data = write(tmp_path / "data", pixels)
+    assert [row for row, size in asked if size == 3 * 1024**2] == [0, 1, 2, 3, 4, 0, 5, 1]
+    assert [row for row, size in asked if size == 3 * 512**2] == [0, 1, 2, 3, 4, 0, 5, 1]
+    assert len(asked) == 16
+    assert np.array_equal(data.read(np.arange(6), 1024), pixels)
+    asked.clear()
+    with PyramidWriter(tmp_path / "other", resolution=1024, channels=3, source={}) as writer:
+        for row in (0, 1, 4, 5, 6):  # as one of two processes
+            digests = writer.rows().write(row, box_pyramid(pixels[row % 6]))
+        writer.adopt(0, digests)
+    assert [row for row, size in asked if size == 3 * 1024**2] == [0, 1, 4, 5, 6, 0]
 
 
 def test_the_files_are_plain_npy(tmp_path):

@@ -11,10 +11,9 @@ from typing import Any, Literal
 from tyro.conf import Positional
 
 from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import Crop, load_image, read_size, square_side, too_small
-from progan.data.pyramid import box_pyramid
-from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
-from progan.data.tree import PictureFile, Tree, open_tree, shown
+from progan.data.pictures import Crop, read_size, square_side, too_small
+from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
+from progan.data.tree import PictureFile, Tree, file_levels, open_tree, shown
 from progan.errors import DataError
 
 
@@ -86,17 +85,6 @@ class Folder(FileSource):
             bad=[BadImage(shown(name), reason) for name, reason in sorted(survey.bad.items())],
             notes=notes,
         )
-
-
-def file_levels(
-    file: PictureFile, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False
-) -> Levels | BadImage:
-    """Read one picture at every resolution from `resolution` down to 4, or say why that cannot be done."""
-    try:
-        with file.open() as opened:
-            return box_pyramid(load_image(opened, resolution=resolution, channels=channels, crop=crop, pad=pad))
-    except BadImageError as error:
-        return BadImage(shown(file.name), str(error))
 
 
 class _Survey:

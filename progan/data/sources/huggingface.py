@@ -12,8 +12,7 @@ from tyro.conf import Positional
 from progan.data.manifest import pyramid_resolutions
 from progan.data.pictures import Crop, read_size, square_side
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
-from progan.data.sources.folder import file_levels
-from progan.data.tree import PictureFile, shown
+from progan.data.tree import PictureFile, file_levels, shown
 from progan.errors import DataError
 
 UNNAMED_SPLIT = "train"  # what a data set without a split's name is taken for
