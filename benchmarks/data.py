@@ -6,11 +6,12 @@ all interleaved. Reading: batches of 16 random images at every level, once cache
 memory. Prints JSON. What is measured is imported where it is used: worker processes read this file, as they do
 the console command's, which imports nothing.
 
-    python benchmarks/data.py [--images 1024] [--resolution 1024] [--rounds 3]
+    python benchmarks/data.py [--images 1024] [--resolution 1024] [--rounds 3] [--kinds jpg png]
 """
 
 import argparse
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--kinds", nargs="+", default=["jpg", "png"])
     args = parser.parse_args()
     from train_step import cpu_name
 
@@ -37,7 +39,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = {
             "machine": f"{cpu_name()}, {cores()} cores",
-            "create": [time_create(Path(folder), kind, args) for kind in ("jpg", "png")],
+            "create": [time_create(Path(folder), kind, args) for kind in args.kinds],
             "read": time_read(Path(folder), args.resolution),
         }
     print(json.dumps(result, indent=2))
@@ -61,10 +63,11 @@ def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, 
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(args.rounds + 1):  # the first warms up
-        for name, way in ways.items():
+        for name in [*ways][i % 3 :] + [*ways][: i % 3]:  # none always comes after the same other
             with tempfile.TemporaryDirectory(dir=folder) as out:
+                os.sync()  # what the one before wrote and deleted is not its successor's
                 start = time.perf_counter()
-                way(Path(out) / "made")
+                ways[name](Path(out) / "made")
                 if i:
                     seconds[name].append(time.perf_counter() - start)
     speed_up = [one / both for one, both in zip(seconds["one_process"], seconds["all_cores"], strict=True)]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
+from progan.derivatives import leaky_relu_
 from progan.errors import ConfigError
 from progan.images import box_down, nearest_up
 from progan.layers import (
@@ -20,7 +21,6 @@ from progan.layers import (
     LayerNorm,
     MinibatchDiscrimination,
     batch_norm,
-    leaky_relu,
     minibatch_stddev,
     pixel_norm,
 )
@@ -57,7 +57,7 @@ class GeneratorBlock(nn.Module):
         return self._finish(self.norm1(self.conv1(self._finish(self.norm0(x)))))
 
     def _finish(self, x: Tensor) -> Tensor:
-        x = leaky_relu(x) if self.config.activation == "leaky" else torch.relu(x)
+        x = leaky_relu_(x) if self.config.activation == "leaky" else torch.relu(x)
         return pixel_norm(x) if self.config.norm == "pixel" else x
 
 
@@ -75,8 +75,8 @@ class DiscriminatorBlock(nn.Module):
         self.norm0, self.norm1 = (LayerNorm(n) if layer else nn.Identity() for n in (maps, outputs))
 
     def forward(self, x: Tensor, noise: Noise) -> Tensor:
-        x = leaky_relu(self.norm0(self.conv0(noise(x))))
-        x = leaky_relu(self.norm1(self.conv1(noise(x))))
+        x = leaky_relu_(self.norm0(self.conv0(noise(x))))
+        x = leaky_relu_(self.norm1(self.conv1(noise(x))))
         return x if self.fused else box_down(x)
 
 
@@ -105,8 +105,8 @@ class DiscriminatorHead(nn.Module):
             x = minibatch_stddev(x, self.group, sets)
         if self.discrimination is not None:
             x = torch.cat([x, self.discrimination(features, sets)], dim=1)
-        x = leaky_relu(self.norm0(self.conv(noise(x))))
-        return self.dense1(leaky_relu(self.norm1(self.dense0(noise(x).flatten(1)))))
+        x = leaky_relu_(self.norm0(self.conv(noise(x))))
+        return self.dense1(leaky_relu_(self.norm1(self.dense0(noise(x).flatten(1)))))
 
 
 class Generator(nn.Module):
@@ -185,12 +185,12 @@ class Discriminator(nn.Module):
         if images.shape[1:] != shape or len(images) % sets:
             raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
         images = images.contiguous(memory_format=torch.channels_last)
-        x = leaky_relu(self.from_rgb[str(resolution)](images))
+        x = leaky_relu_(self.from_rgb[str(resolution)](images))
         for r in reversed(self.config.resolutions):
             if 4 < r <= resolution:
                 x = self.blocks[str(r)](x, noise or _unchanged)
                 if r == resolution and alpha < 1.0:
-                    x = torch.lerp(leaky_relu(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
+                    x = torch.lerp(leaky_relu_(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
         out = self.head(x, sets, noise or _unchanged).float()
         return out[:, 0], out[:, 1:]
 

@@ -7,7 +7,7 @@ from progan.networks import Discriminator, Generator, parameter_count
 from progan.schedule import Schedule
 
 PROCESS_BYTES = 400 * 2**20
-ACTIVATIONS = 10
+ACTIVATIONS = 7
 
 
 def plan_table(config: TrainConfig) -> Table:

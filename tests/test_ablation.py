@@ -287,7 +287,7 @@ def command(faces: Path, out: Path, rows: str) -> list[str]:
     """progan ablate at the tiny scale, in a process of its own."""
     code = (
         "import sys, progan.ablation.rows as rows, tests.test_ablation as test;"
-        "rows.SCALES['small'] = test.TINY; from progan.cli import run; run()"
+        "rows.SCALES['small'] = test.TINY; from progan.__main__ import main; main()"
     )
     options = ["--data", str(faces), "--out", str(out), "--rows", rows, "--jobs", "2"]
     return [sys.executable, "-c", code, "ablate", *options]

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
+from progan.derivatives import leaky_relu_
 from progan.device import autocast
-from progan.layers import EqualizedConv2d, EqualizedLinear, leaky_relu, minibatch_stddev, pixel_norm
+from progan.layers import EqualizedConv2d, EqualizedLinear, minibatch_stddev, pixel_norm
 from progan.losses import wgan_gp_d
 from progan.networks import Discriminator, Generator
 
@@ -133,6 +134,21 @@ def test_stddev_of_one_image_is_the_root_of_1e_8() -> None:
     assert torch.allclose(minibatch_stddev(draw(1, 3, 4, 4), 4)[:, 3], torch.tensor(1e-4))
 
 
+def test_an_activation_is_kept_once_for_the_backward_pass() -> None:
+    d = Discriminator(DiscriminatorConfig(**SMALL))
+    images, kept = draw(4, 3, 16, 16), {}
+
+    def keep(x: Tensor) -> Tensor:
+        kept[x.data_ptr()] = x
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        block = d.blocks["16"](leaky_relu_(d.from_rgb["16"](images)), lambda x: x)
+    shape, outputs = (4, d.config.fmaps_at(16), 16, 16), block.shape
+    assert sum(x.shape == shape for x in kept.values()) == 2  # of from_rgb and of the first convolution
+    assert sum(x.shape == outputs for x in kept.values()) == 1
+
+
 def test_leaky_relu_passes_second_derivatives_to_the_slopes() -> None:
     def penalty_gradients(activation: object) -> tuple[Tensor, ...]:
         weights = draw(6, 6).double().requires_grad_()
@@ -142,7 +158,7 @@ def test_leaky_relu_passes_second_derivatives_to_the_slopes() -> None:
         return torch.autograd.grad(slope.square().sum(), [weights, x])
 
     for ours, theirs in zip(
-        penalty_gradients(leaky_relu), penalty_gradients(partial(F.leaky_relu, negative_slope=0.2)), strict=True
+        penalty_gradients(leaky_relu_), penalty_gradients(partial(F.leaky_relu, negative_slope=0.2)), strict=True
     ):
         assert torch.allclose(ours, theirs, rtol=1e-10)
 

@@ -291,7 +291,7 @@ def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path,
 
 
 def test_the_console_command_stops_at_a_signal_from_outside(runner: Runner, straight: tuple[Path, float]) -> None:
-    command = [sys.executable, "-c", "from progan.cli import run; run()", "train", *runner.flags("console")]
+    command = [sys.executable, "-m", "progan", "train", *runner.flags("console")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     stats = runner.folder / "console" / "stats.jsonl"
