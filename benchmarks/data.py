@@ -63,7 +63,8 @@ def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, 
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for i in range(args.rounds + 1):  # the first warms up
-        for name in [*ways][i % 3 :] + [*ways][: i % 3]:  # none always comes after the same other
+        turn = i % len(ways)
+        for name in [*ways][turn:] + [*ways][:turn]:  # none always comes after the same other
             with tempfile.TemporaryDirectory(dir=folder) as out:
                 os.sync()  # what the one before wrote and deleted is not its successor's
                 start = time.perf_counter()
