@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -48,14 +49,14 @@ def main() -> None:
 def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, object]:
     """Images a second of `create folder` with all cores and with one process, and of a plain Pillow loop."""
     from progan.data.create import create
-    from progan.data.progress import cores
+    from progan.data.progress import cores, work
     from progan.data.sources.folder import Folder
 
     images, resolution = args.images, args.resolution
     src = folder / kind
     src.mkdir()
-    for i in range(images):
-        photo_like(i, resolution).save(src / f"{i:05}.{kind}", quality=90)
+    jobs = [(i, resolution, src / f"{i:05}.{kind}") for i in range(images)]
+    deque(work(save_photo, jobs, total=images, together=16), maxlen=0)
     ways: dict[str, Callable[[Path], object]] = {
         "all_cores": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=cores()), quiet=True),
         "one_process": lambda out: create(Folder(src=src, out=out, resolution=resolution, workers=1), quiet=True),
@@ -129,6 +130,12 @@ def time_read(folder: Path, resolution: int) -> dict[str, object]:
             "memcpy_over_read": round(median(copy) / median(read), 2),
         }
     return found
+
+
+def save_photo(job: tuple[int, int, Path]) -> None:
+    """For a worker process: seed, resolution and path of a picture."""
+    seed, resolution, path = job
+    photo_like(seed, resolution).save(path, quality=90)
 
 
 def photo_like(seed: int, resolution: int) -> Image.Image:

@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from progan.data.pyramid import box_pyramid
 from progan.data.source import BadImageError
@@ -18,6 +18,7 @@ Crop = Literal["none", "center"]
 # Formats that Pillow names but cannot decode by itself: weather data, arrays, video and drawings; and PostScript,
 # which is a program that it would have another program run.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # what Pillow knows from the start
 
 
 @lru_cache(maxsize=1)
@@ -35,8 +36,8 @@ def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Im
     """
     with opened_picture(file) as opened:
         tags = getattr(opened, "tag_v2", {})  # of a TIFF file, whose 12-bit and inverted numbers Pillow hands on
-        white = 2 ** tags.get(TiffImagePlugin.BITSPERSAMPLE, (16,))[0] - 1
-        inverted = tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+        white = 2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+        inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
         kind = opened.format or ""
         ImageOps.exif_transpose(opened, in_place=True)  # not a copy: large ones cost as much as a third of decoding
         picture = _to_8_bit(opened, kind, white, inverted)
@@ -117,8 +118,14 @@ def _to_8_bit(picture: Image.Image, kind: str, white: int, inverted: bool) -> Im
 @contextmanager
 def opened_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """A picture of which only the header is read. Raises BadImageError with the reason, also from inside the block."""
-    with pillow_errors(), Image.open(_from_start(file), formats=picture_formats()) as opened:
+    with pillow_errors(), _identified(file) as opened:
         yield opened
+
+
+def _identified(file: Path | BinaryIO) -> Image.Image:
+    with suppress(UnidentifiedImageError):  # all formats take longer to import than several pictures to decode
+        return Image.open(_from_start(file), formats=_COMMON)
+    return Image.open(_from_start(file), formats=picture_formats())
 
 
 def _from_start(file: Path | BinaryIO) -> Path | BinaryIO:
