@@ -16,6 +16,7 @@ from progan.commands.generate import Generate
 from progan.commands.modes import Modes
 from progan.commands.snapshot import Import
 from progan.commands.train import Train, preset_config
+from progan.commands.video import Video
 from progan.errors import Stopped, UserError
 from progan.fields import FloatAt, IntAt, parse_per_resolution, print_per_resolution
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = tyro.cli(
             Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
             | Annotated[Generate, subcommand(name="generate")]
+            | Annotated[Video, subcommand(name="video")]
             | Annotated[Evaluate, subcommand(name="evaluate")]
             | Annotated[Data, subcommand(name="data")]
             | Annotated[Ablate, subcommand(name="ablate")]

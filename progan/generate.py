@@ -1,5 +1,6 @@
 """From seeds to pictures."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,24 @@ from progan.run_folder import RunFolder
 from progan.state import load_network
 
 PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
+
+
+def load_generator(
+    source: str | os.PathLike[str], *, resolution: int | None = None, alpha: float | None = None
+) -> tuple[Generator, dict[str, Any]]:
+    """A trained generator (the moving average) on the CPU, and its stage, for its call and for `sample`.
+
+    source: a run folder, of which the newest is taken, or a weights file. The stage is resolution and alpha, as far as
+    the network had grown, or as asked for. Raises RunError when there is none or it is damaged, and ConfigError for a
+    stage that it does not have.
+    """
+    path = Path(source)
+    g, about = load_network(RunFolder(path).newest_generator() if path.is_dir() else path, "generator")
+    grown = int(about.get("resolution", g.config.resolution))
+    if alpha is None:
+        alpha = float(about.get("alpha", 1.0)) if resolution in (None, grown) else 1.0
+    resolution = check_stage(g.config, grown if resolution is None else resolution, alpha)
+    return g.requires_grad_(False), {"resolution": resolution, "alpha": alpha}
 
 
 def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
@@ -80,20 +99,18 @@ def write_images(
     one image per seed and class, for a network with labels; by default each seed has its own class. Raises ConfigError
     for a resolution, alpha, class or grid that does not fit.
     """
-    path = RunFolder(source).newest_generator() if source.is_dir() else source
-    g, about = load_network(path, "generator")
-    resolution, alpha = _stage(g, about, resolution, alpha)
+    g, stage = load_generator(source, resolution=resolution, alpha=alpha)
     jobs = _jobs(g, seeds, classes)
     if grid is not None and len(jobs) > grid[0] * grid[1]:
         raise ConfigError(
             f"--grid: {grid[0]}x{grid[1]} is too small for {len(jobs)} images; ask for fewer, or more room"
         )
-    g.to(pick_device(device)).requires_grad_(False)
+    g.to(pick_device(device))
     z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
     make_folder("--out", out)
     cells, done = [], 0
-    for images in batches(g, z, labels, resolution=resolution, alpha=alpha):
+    for images in batches(g, z, labels, **stage):
         for image in images:
             seed, label = jobs[done]
             name = f"seed{seed:04d}" + ("" if classes is None else f"-class{label}")
@@ -104,14 +121,6 @@ def write_images(
     if grid is not None:
         write_png(out / "grid.png", make_grid(np.concatenate(cells), *grid))
     return done
-
-
-def _stage(g: Generator, about: dict[str, Any], resolution: int | None, alpha: float | None) -> tuple[int, float]:
-    """Where the user wants the network, or where its training stands."""
-    grown = int(about.get("resolution", g.config.resolution))
-    if alpha is None:
-        alpha = float(about.get("alpha", 1.0)) if resolution in (None, grown) else 1.0
-    return check_stage(g.config, grown if resolution is None else resolution, alpha), alpha
 
 
 def _jobs(g: Generator, seeds: Sequence[int], classes: Sequence[int] | None) -> list[tuple[int, int | None]]:

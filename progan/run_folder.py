@@ -51,9 +51,13 @@ class RunFolder:
             return snapshots[-1]
         raise RunError(f"{self.path}: holds no generator yet; give a run folder of progan train or a .safetensors file")
 
+    def fakes(self) -> list[Path]:
+        """The pictures of generated images, oldest first."""
+        return sorted(self.path.glob("fakes-*.png"))
+
     def newest_fakes(self) -> Path:
         """The newest picture of generated images; the path of no file if there is none."""
-        return max(self.path.glob("fakes-*.png"), default=self.path / "fakes.png")
+        return max(self.fakes(), default=self.path / "fakes.png")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from PIL import Image
 
 from progan.config import GeneratorConfig
 from progan.errors import ConfigError, RunError
-from progan.generate import batches, one_hot, sample, seed_latents, write_images
+from progan.generate import batches, load_generator, one_hot, sample, seed_latents, write_images
 from progan.images import nearest_up
 from progan.networks import Generator
 from progan.state import save_network
@@ -53,6 +53,16 @@ def test_a_seed_is_the_same_image_in_every_batch(batch: int) -> None:
     assert together.dtype == np.uint8
     assert np.abs(together.astype(int) - alone).max() <= 1  # of 255
     assert np.abs(together[0].astype(int) - together[1]).max() > 10
+
+
+def test_a_weights_file_gives_the_generator_as_far_as_it_has_grown(weights: Path) -> None:
+    g, stage = load_generator(str(weights))
+    assert stage == {"resolution": 8, "alpha": 0.5}
+    assert not g.training
+    assert not any(parameter.requires_grad for parameter in g.parameters())
+    write_images(weights, weights.parent / "out", [7])
+    image = sample(g, seed_latents([7], 16), **stage)[0].transpose(1, 2, 0)
+    assert np.array_equal(image, picture(weights.parent / "out" / "seed0007.png"))
 
 
 def test_a_batch_holds_no_more_pixels_than_fit() -> None:

@@ -42,7 +42,7 @@ def work(
     chunk = max(1, min(together, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
-        yield from results if quiet else _with_progress(results, total)
+        yield from results if quiet else with_progress(results, total)
 
 
 def images_together(resolution: int) -> int:
@@ -113,7 +113,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
+def with_progress(results: Iterable[Result], total: int, what: str = "images") -> Iterator[Result]:
     """The results as they come, with a bar on a terminal and now and then a line elsewhere, both on stderr."""
     from rich.console import Console  # here, for worker processes read this file and need none of it
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -131,5 +131,5 @@ def _with_progress(results: Iterable[Result], total: int) -> Iterator[Result]:
             if not console.is_terminal and (done == total or now - last_line > SECONDS_BETWEEN_LINES):
                 last_line = now
                 left = (total - done) / rate
-                line = f"{done:,} of {total:,} images, {rate:,.0f} img/s, {left:,.0f} s left"
+                line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
                 print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,89 @@
+"""`progan video`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from rich.console import Console
+from tyro.conf import Positional
+
+from progan.commands.generate import parse_grid, parse_numbers
+from progan.data.progress import with_progress
+from progan.errors import ConfigError, RunError
+from progan.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Video:
+    """Make a video: a walk through the images that a generator can make, or how a run grew.
+
+    Without --seeds the walk is random, and its end meets its beginning. With them it goes from image to image and back.
+    """
+
+    source: Positional[Path]
+    """Run folder, or a .safetensors file."""
+    out: Path
+    """The video: a name in .mp4 (pip install "progan[video]"), .gif or .webp."""
+    seconds: float = 20.0
+    """Length."""
+    fps: float = 25.0
+    """Pictures a second; 50 at most for .gif."""
+    seeds: str | None = None
+    """A round trip through these images: 3,7,12-15."""
+    seed: int = 0
+    """Of the random walk."""
+    smoothing: float = 1.0
+    """Seconds over which the random walk is smoothed: more is slower."""
+    grid: str = "1x1"
+    """COLUMNSxROWS walks side by side, as 4x2."""
+    pixels: int = 512
+    """Smaller pictures are enlarged by a whole factor to at least this width."""
+    growth: bool = False
+    """In place of a walk, the pictures that the run made while it trained, in turn."""
+    resolution: int | None = None
+    """Pixels of an image; by default as far as the network has grown."""
+    alpha: float | None = None
+    """Weight of the newest block, 0 to 1; by default as far as it has faded in."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def run(self) -> None:
+        from progan.video import check_video, write_video
+
+        check_video(self.out, self.fps)
+        frames = round(self.seconds * self.fps)
+        if not 2 <= frames <= 1_000_000:
+            raise ConfigError(f"--seconds: {self.seconds:g} at {self.fps:g} pictures a second is no video")
+        if self.smoothing < 0:
+            raise ConfigError(f"--smoothing: {self.smoothing:g} is not allowed; use 0 or more seconds")
+        if self.growth and self.seeds is not None:
+            raise ConfigError("--growth, --seeds: the run's own pictures have no seeds; leave one of the two out")
+        pictures = self._growth(frames) if self.growth else self._walk(frames)
+        write_video(self.out, with_progress(pictures, frames, "pictures"), self.fps)
+        Console().print(f"{self.seconds:g} s of video: {self.out}")
+
+    def _growth(self, frames: int) -> Iterator[Image.Image]:
+        from progan.interpolate import growth_frames
+
+        pictures = RunFolder(self.source).fakes()
+        if not pictures:
+            raise RunError(f"{self.source}: holds no fakes-*.png; give a run folder of progan train for --growth")
+        return growth_frames(pictures, frames)
+
+    def _walk(self, frames: int) -> Iterator[Image.Image]:
+        from progan.generate import load_generator
+        from progan.interpolate import walk_frames
+
+        g, stage = load_generator(self.source, resolution=self.resolution, alpha=self.alpha)
+        return walk_frames(
+            g,
+            frames=frames,
+            smoothing=self.smoothing * self.fps,
+            seed=self.seed,
+            seeds=None if self.seeds is None else parse_numbers("--seeds", self.seeds),
+            grid=parse_grid(self.grid),
+            pixels=self.pixels,
+            **stage,
+            device=self.device,
+        )
