@@ -28,7 +28,7 @@ from progan.plan import memory_bytes
 from progan.presets import PRESETS
 from progan.schedule import Schedule
 from progan.state import TrainState, save_network
-from progan.train import read_reals, train_step
+from progan.step import read_reals, train_step
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from progan.device import pick_device, pick_precision
 from progan.memory import keep_freed_memory
 from progan.schedule import Schedule
 from progan.state import TrainState
-from progan.train import read_reals, train_step
+from progan.step import read_reals, train_step
 
 BATCH = 16
 PEAK_SHAPES = [(128, 32), (128, 16), (64, 64), (256, 16)]  # maps, pixels

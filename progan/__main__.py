@@ -1,5 +1,6 @@
 """The console command, also as `python -m progan`. Worker processes read this file too: it imports nearly nothing."""
 
+import os
 import signal
 import sys
 
@@ -10,7 +11,15 @@ def main() -> None:
 
     # SIGTERM unwinds as Ctrl-C does, so that half-written data is cleared away; training handles both itself.
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))
-    sys.exit(cli.main())
+    try:
+        try:
+            code = cli.main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read has gone, as `head` does when it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
+        code = 1
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from progan.networks import parameter_count
 from progan.plan import work_left
 from progan.run_folder import FREE_FIELDS, RunFolder
 from progan.runlog import duration
-from progan.train import train
+from progan.training import train
 
 RESULT = "result.json"
 SECONDS_BETWEEN_LINES = 60.0

@@ -3,6 +3,7 @@
 import ast
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -21,7 +22,7 @@ ORDER = [
     {"schedule", "layers", "losses", "data", "metrics"},
     {"networks"},
     {"state"},
-    {"train", "generate"},
+    {"distributed", "step", "training", "generate"},
     {"evaluate"},
     {"experiment"},
     {"ablation", "mode_recovery", "cifar10"},
@@ -103,7 +104,11 @@ def test_what_is_public_has_a_docstring(name: str) -> None:
 
 
 def test_the_public_names_are_there() -> None:
+    import progan.training  # must not take the place of a name of the package
+
+    assert {"Generator", "TrainConfig", "train", "load_generator"} < set(progan.__all__)
     for name in progan.__all__:
-        assert getattr(progan, name) is not None
+        assert not isinstance(getattr(progan, name), ModuleType), name
+        assert getattr(progan, name) is getattr(progan, name)
     with pytest.raises(AttributeError, match="nothing"):
         progan.nothing  # noqa: B018

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import progan.train
+import progan.training
 from progan.cli import main
 from progan.commands.generate import parse_grid, parse_numbers
 from progan.config import TrainConfig
@@ -153,7 +153,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
         (["generate"], "Run folder, or a .safetensors file"),
-        ([], "{train, generate, evaluate, data, ablate, cifar10, modes,"),
+        ([], "{train, generate, video, evaluate, data, ablate, cifar10,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
@@ -179,7 +179,7 @@ def test_numbers_and_grids_are_read() -> None:
 def config_of(monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, out: Path, *flags: object) -> TrainConfig:
     """The config with which a command would train."""
     found: list[TrainConfig] = []
-    monkeypatch.setattr(progan.train, "train", lambda config, *rest: found.append(config))
+    monkeypatch.setattr(progan.training, "train", lambda config, *rest: found.append(config))
     assert main(["train", "--data", str(data.path), "--out", str(out), *map(str, flags)]) == 0
     return found[0]
 
@@ -314,3 +314,15 @@ def test_the_console_command(data: ImagePyramid, tmp_path: Path) -> None:
     assert small.stderr.startswith("progan: resolution: the networks make 32x32 images")
     assert small.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such pipes")
+def test_a_reader_that_has_enough_is_no_accident() -> None:
+    """As `progan train --help | head` ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "progan", "train", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (1, b"")

@@ -10,7 +10,7 @@ import pytest
 
 from progan.cli import main
 from progan.images import to_pil, write_png
-from progan.train import train
+from progan.training import train
 
 pytestmark = pytest.mark.usefixtures("few_directions")
 

@@ -10,7 +10,7 @@ from progan.data.pyramid import ImagePyramid
 from progan.errors import ConfigError, RunError
 from progan.experiment import Experiment, prepare_study, run_experiments, trained_nimg
 from progan.run_folder import RunFolder
-from progan.train import fit_to_data
+from progan.training import fit_to_data
 
 
 @dataclass(frozen=True)

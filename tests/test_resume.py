@@ -28,7 +28,7 @@ import progan.files
 import progan.images
 import progan.runlog
 import progan.state
-import progan.train
+import progan.training
 from progan.data.pyramid import ImagePyramid
 from progan.state import checkpoints
 
@@ -113,9 +113,9 @@ def die_writing(name: str, when: str) -> None:
 
 def happen_at(nimg: int, job: dict[str, Any]) -> None:
     """A signal, or a full disk, as the reals at nimg are read."""
-    original = progan.train.read_reals
+    original = progan.training.read_reals
 
-    def read_reals(*args: Any) -> Any:
+    def read_reals(*args: Any, **how: Any) -> Any:
         if args[-1] == nimg:
             if "signal" in job:
                 os.kill(os.getpid(), job["signal"])
@@ -123,9 +123,9 @@ def happen_at(nimg: int, job: dict[str, Any]) -> None:
                 import resource
 
                 resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], job["file_bytes"]))
-        return original(*args)
+        return original(*args, **how)
 
-    progan.train.read_reals = read_reals
+    progan.training.read_reals = read_reals
 
 
 # ---------------------------------------------------------------------------------------------------------------------

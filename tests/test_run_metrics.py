@@ -11,7 +11,7 @@ from progan.config import TrainConfig
 from progan.errors import ConfigError, DataError
 from progan.run_folder import RunFolder
 from progan.run_metrics import plot_metrics, read_metrics
-from progan.train import train
+from progan.training import train
 
 pytestmark = pytest.mark.usefixtures("few_directions")
 

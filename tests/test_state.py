@@ -21,7 +21,7 @@ from progan.errors import RunError, UserError
 from progan.networks import Generator
 from progan.schedule import Phase, Schedule
 from progan.state import TrainState, checkpoints, load_network, save_network
-from progan.train import train_step
+from progan.step import train_step
 
 try:
     import resource

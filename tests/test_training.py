@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import progan.train
+import progan.step
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.errors import ConfigError, RunError
@@ -22,17 +22,8 @@ from progan.images import to_float
 from progan.rng import data_order, keyed_generator, latents
 from progan.schedule import Phase, Schedule
 from progan.state import TrainState, load_network, save_network
-from progan.train import (
-    crossed,
-    fit_to_data,
-    load_networks,
-    read_reals,
-    start_from,
-    stop_signals,
-    train,
-    train_step,
-    working_gp_target,
-)
+from progan.step import read_reals, train_step, working_gp_target
+from progan.training import crossed, fit_to_data, load_networks, start_from, stop_signals, train
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]
@@ -353,7 +344,7 @@ def test_reals_fade_with_the_newest_block(make_config: Any, monkeypatch: pytest.
         shown.append(reals)
         return {"nothing": sum(p.sum() * 0 for p in state.d.parameters())}  # type: ignore[dict-item]
 
-    monkeypatch.setattr(progan.train, "wgan_gp_d", spy)
+    monkeypatch.setattr(progan.step, "wgan_gp_d", spy)
     reals = random_reals(phase, 0, 24)[0]
     train_step(state, lambda nimg: (reals, None), phase)
     assert torch.allclose(shown[0], 0.76 * up(down(reals)) + 0.24 * reals, atol=1e-6)

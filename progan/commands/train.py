@@ -50,7 +50,7 @@ class Train:
 
     def run(self) -> None:
         from progan.data.pyramid import ImagePyramid
-        from progan.train import fit_to_data, train
+        from progan.training import fit_to_data, train
 
         config = self.settled()
         if self.init is not None:
@@ -109,7 +109,7 @@ def preset_config(argv: list[str]) -> TrainConfig:
 
 
 def _networks_of(config: TrainConfig, init: Path) -> TrainConfig:
-    from progan.train import load_networks
+    from progan.training import load_networks
 
     networks = load_networks(init)
     return replace(config, g=networks["g"].config, d=networks["d"].config)

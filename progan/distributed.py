@@ -1,0 +1,130 @@
+"""Training by several processes that torchrun started: each computes a share of every minibatch.
+
+Random numbers are drawn for the whole minibatch and then shared out, minibatch-stddev groups stay whole, and gradients
+are averaged in one message; so the processes together do what one would, up to rounding. (DistributedDataParallel does
+not fit networks of which a part is idle and a loss that has gradients of gradients.)
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from progan.config import TrainConfig
+from progan.errors import ConfigError, UserError
+from progan.schedule import Schedule
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; by default it is alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, batch: int, config: TrainConfig) -> slice | list[int]:
+        """Which images of a minibatch are this process's, so ordered that stddev groups are the same as in the whole.
+
+        Image i of M groups goes with i + M, i + 2M, ...: of each such row this process takes its part.
+        """
+        if self.size == 1:
+            return slice(None)
+        groups = batch // _group(batch, config)
+        part = groups // self.size
+        starts = range(self.rank * part, batch, groups)
+        return [i for start in starts for i in range(start, start + part)]
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in one message."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor([number])
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all. If it raises UserError there, the others end with exit code 2."""
+        if self.size == 1:
+            return make()
+        told: list[Any] = [None, None]
+        error: UserError | None = None
+        if self.rank == 0:
+            try:
+                told = [make(), None]
+            except UserError as raised:
+                error, told = raised, [None, str(raised)]
+        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        if told[1] is not None:
+            raise SystemExit(2)
+        made: T = told[0]
+        return made
+
+
+ALONE = Team()
+
+
+@contextmanager
+def join_team(config: TrainConfig, device: torch.device) -> Iterator[Team]:
+    """The processes that torchrun started with this one, each with its own GPU where there are any.
+
+    Raises ConfigError when the config cannot be trained by so many.
+    """
+    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield ALONE
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if device.index is not None:
+            raise ConfigError(f"device: {device} cannot hold several processes; use cuda, and each takes a GPU")
+        if local >= torch.cuda.device_count():
+            raise ConfigError(f"this machine has {torch.cuda.device_count()} GPUs; start one process for each")
+        torch.cuda.set_device(local)
+    # Long enough for the first process to measure metrics while the others wait.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    team = Team(dist.get_rank(), dist.get_world_size())
+    team.first(lambda: check_team(config, team.size))
+    yield team
+    dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def check_team(config: TrainConfig, size: int) -> None:
+    """Raises ConfigError when the minibatches cannot be shared by so many processes."""
+    if size == 1:
+        return
+    if config.g.norm == "batch":
+        raise ConfigError("g.norm: batch normalisation looks at the whole minibatch; train with one process")
+    if config.d.minibatch_kernels:
+        raise ConfigError("d.minibatch_kernels: it looks at the whole minibatch; train with one process")
+    schedule = Schedule(config.schedule, config.g.resolution)
+    for phase in (schedule.at(span.start_nimg) for span in schedule.phases()):
+        group = _group(phase.batch, config)
+        if phase.batch % (group * size):
+            raise ConfigError(
+                f"batch: {phase.batch} at {phase.resolution}x{phase.resolution} cannot be shared by {size} processes in"
+                f" stddev groups of {group}; make it a multiple of {group * size}, start fewer, or set --d.stddev-group"
+            )
+
+
+def _group(batch: int, config: TrainConfig) -> int:
+    """Images that must stay together."""
+    return min(config.d.stddev_group or 1, batch)
