@@ -1,6 +1,8 @@
 """The house stays as it was designed: imports go one way, modules are short, what is public is explained."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
@@ -112,3 +114,16 @@ def test_the_public_names_are_there() -> None:
         assert getattr(progan, name) is getattr(progan, name)
     with pytest.raises(AttributeError, match="nothing"):
         progan.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("progan.cli", {"torch", "matplotlib", "scipy"}),  # so that --help is quick
+        ("progan.data.tree", {"torch", "tyro", "rich", "progan.config"}),  # so that worker processes start soon
+    ],
+)
+def test_what_must_start_quickly_imports_little(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not absent & set(found.stdout.split())

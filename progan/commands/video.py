@@ -11,7 +11,6 @@ from tyro.conf import Positional
 from progan.commands.generate import parse_grid, parse_numbers
 from progan.data.progress import with_progress
 from progan.errors import ConfigError, RunError
-from progan.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,7 @@ class Video:
 
     def _growth(self, frames: int) -> Iterator[Image.Image]:
         from progan.interpolate import growth_frames
+        from progan.run_folder import RunFolder
 
         pictures = RunFolder(self.source).fakes()
         if not pictures:
