@@ -2,7 +2,7 @@
 
 Each part runs in a process of its own, so that its peak memory is its own. Prints JSON.
 
-    python benchmarks/full_size.py [--batch 4] [--resolution 1024]
+    python benchmarks/full_size.py [--batch 4] [--micro-batch 4] [--resolution 1024]
 """
 
 import argparse
@@ -34,11 +34,12 @@ from progan.step import read_reals, train_step
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--resolution", type=int, default=1024)
     parser.add_argument("--part", choices=["step", "generate"])
     args = parser.parse_args()
     if args.part:
-        part = {"step": step, "generate": generate}[args.part](args.resolution, args.batch)
+        part = step(args.resolution, args.batch, args.micro_batch) if args.part == "step" else generate(args.resolution)
         part["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
         print(json.dumps(part))
         return
@@ -48,12 +49,12 @@ def main() -> None:
     }
     for name in ("generate", "step"):
         command = [sys.executable, __file__, "--part", name, "--batch", str(args.batch)]
-        command += ["--resolution", str(args.resolution)]
+        command += ["--micro-batch", str(args.micro_batch), "--resolution", str(args.resolution)]
         result[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(json.dumps(result, indent=2))
 
 
-def step(resolution: int, batch: int) -> dict[str, object]:
+def step(resolution: int, batch: int, micro_batch: int) -> dict[str, object]:
     """The first and the second step in the last phase of celebahq-1024-1gpu."""
     config = PRESETS["celebahq-1024-1gpu"].config
     device = pick_device("auto")
@@ -63,6 +64,7 @@ def step(resolution: int, batch: int) -> dict[str, object]:
         g=replace(config.g, resolution=resolution),
         d=replace(config.d, resolution=resolution),
         schedule=replace(config.schedule, batch={4: batch}),
+        micro_batch={4: micro_batch},
         precision=pick_precision("auto", device),
     )
     schedule = Schedule(config.schedule, resolution)
@@ -79,14 +81,15 @@ def step(resolution: int, batch: int) -> dict[str, object]:
             seconds.append(round(time.perf_counter() - start, 1))
     return {
         "batch": batch,
+        "micro_batch": micro_batch or batch,
         "precision": config.precision,
         "seconds": seconds,
         "losses": losses,
-        "estimated_gib": round(memory_bytes(config, resolution, batch) / 2**30, 2),
+        "estimated_gib": round(memory_bytes(config, resolution, micro_batch or batch) / 2**30, 2),
     }
 
 
-def generate(resolution: int, batch: int) -> dict[str, object]:
+def generate(resolution: int) -> dict[str, object]:
     """One image through the command line, weights file included."""
     from progan.cli import main as progan
 

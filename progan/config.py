@@ -190,6 +190,8 @@ class TrainConfig:
     """Decides every random number of the run."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Number format of the convolutions; auto: bf16 where the hardware computes it fast."""
+    micro_batch: IntAt = field(default_factory=lambda: {4: 0})
+    """Most images at once, from a resolution up; gradients of the parts are added, in less memory. 0: all at once."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps; auto takes the best there is."""
     tick_nimg: int = 1_000
@@ -217,7 +219,9 @@ class TrainConfig:
             checkpoint_nimg=self.checkpoint_nimg,
             metrics_nimg=self.metrics_nimg,
         )
-        check_at_least(0, metrics_images=self.metrics_images)
+        check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
+        if 4 not in self.micro_batch:
+            raise ConfigError(f"micro_batch: {print_per_resolution(self.micro_batch)} says nothing about 4x4")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not allowed; use 0 up to, not including, 1")

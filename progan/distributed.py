@@ -1,8 +1,8 @@
-"""Training by several processes that torchrun started: each computes a share of every minibatch.
+"""Minibatches in parts: shared by several processes that torchrun started, and computed bit by bit to save memory.
 
 Random numbers are drawn for the whole minibatch and then shared out, minibatch-stddev groups stay whole, and gradients
-are averaged in one message; so the processes together do what one would, up to rounding. (DistributedDataParallel does
-not fit networks of which a part is idle and a loss that has gradients of gradients.)
+are averaged, among processes in one message; so the parts together do what the whole would, up to rounding.
+(DistributedDataParallel does not fit networks of which a part is idle, and a loss that has gradients of gradients.)
 """
 
 import os
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from progan.config import TrainConfig
 from progan.errors import ConfigError, UserError
-from progan.schedule import Schedule
+from progan.fields import value_at
+from progan.schedule import Phase, Schedule
 
 T = TypeVar("T")
+Rows = slice | list[int]  # of a minibatch
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,9 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def rows(self, batch: int, config: TrainConfig) -> slice | list[int]:
-        """Which images of a minibatch are this process's, so ordered that stddev groups are the same as in the whole.
-
-        Image i of M groups goes with i + M, i + 2M, ...: of each such row this process takes its part.
-        """
-        if self.size == 1:
-            return slice(None)
-        groups = batch // _group(batch, config)
-        part = groups // self.size
-        starts = range(self.rank * part, batch, groups)
-        return [i for start in starts for i in range(start, start + part)]
+    def rows(self, batch: int, config: TrainConfig) -> Rows:
+        """Which images of a minibatch are this process's."""
+        return _share(batch, config, self.rank, self.size)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over all processes, in one message."""
@@ -84,10 +78,10 @@ ALONE = Team()
 
 
 @contextmanager
-def join_team(config: TrainConfig, device: torch.device) -> Iterator[Team]:
+def join_team(device: torch.device) -> Iterator[Team]:
     """The processes that torchrun started with this one, each with its own GPU where there are any.
 
-    Raises ConfigError when the config cannot be trained by so many.
+    Raises ConfigError when there are fewer GPUs.
     """
     if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
         yield ALONE
@@ -101,28 +95,55 @@ def join_team(config: TrainConfig, device: torch.device) -> Iterator[Team]:
         torch.cuda.set_device(local)
     # Long enough for the first process to measure metrics while the others wait.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
-    team = Team(dist.get_rank(), dist.get_world_size())
-    team.first(lambda: check_team(config, team.size))
-    yield team
+    yield Team(dist.get_rank(), dist.get_world_size())
     dist.destroy_process_group()  # not after an error: it would wait for the others
 
 
-def check_team(config: TrainConfig, size: int) -> None:
-    """Raises ConfigError when the minibatches cannot be shared by so many processes."""
-    if size == 1:
-        return
-    if config.g.norm == "batch":
-        raise ConfigError("g.norm: batch normalisation looks at the whole minibatch; train with one process")
-    if config.d.minibatch_kernels:
-        raise ConfigError("d.minibatch_kernels: it looks at the whole minibatch; train with one process")
+def check_shares(config: TrainConfig, size: int) -> None:
+    """Raises ConfigError when the minibatches cannot be cut as several processes or config.micro_batch need it."""
     schedule = Schedule(config.schedule, config.g.resolution)
     for phase in (schedule.at(span.start_nimg) for span in schedule.phases()):
-        group = _group(phase.batch, config)
+        own = phase.batch // size
+        at_once = value_at(config.micro_batch, phase.resolution) or own
+        if size == 1 and at_once >= own:
+            continue
+        group, where = _group(phase.batch, config), f"{phase.resolution}x{phase.resolution}"
         if phase.batch % (group * size):
             raise ConfigError(
-                f"batch: {phase.batch} at {phase.resolution}x{phase.resolution} cannot be shared by {size} processes in"
-                f" stddev groups of {group}; make it a multiple of {group * size}, start fewer, or set --d.stddev-group"
+                f"batch: {phase.batch} at {where} cannot be cut into whole stddev groups of {group} for {size} process"
+                f"{'es' if size > 1 else ''}; make it a multiple of {group * size}, or set --d.stddev-group"
             )
+        if at_once < group:
+            raise ConfigError(
+                f"micro_batch: {at_once} at {where} holds no stddev group of {group}; use {group} or more, or set"
+                " --d.stddev-group"
+            )
+        if config.g.norm == "batch":
+            raise ConfigError("g.norm: batch normalisation needs whole minibatches; take one process, no micro_batch")
+        if config.d.minibatch_kernels:
+            raise ConfigError("d.minibatch_kernels: they need whole minibatches; take one process, no micro_batch")
+
+
+def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Rows]:
+    """Which images of a process's share of a minibatch it computes at once, one part after the other."""
+    own = phase.batch // size
+    at_once = value_at(config.micro_batch, phase.resolution) or own
+    groups = own // _group(own, config)
+    count = next(n for n in range(1, groups + 1) if groups % n == 0 and own // n <= at_once)
+    return [_share(own, config, i, count) for i in range(count)]
+
+
+def _share(batch: int, config: TrainConfig, index: int, count: int) -> Rows:
+    """One of `count` shares of a minibatch, so ordered that its stddev groups are groups of the whole.
+
+    Image i of M groups goes with i + M, i + 2M, ...: of each such row a share has a part.
+    """
+    if count == 1:
+        return slice(None)
+    groups = batch // _group(batch, config)
+    part = groups // count
+    starts = range(index * part, batch, groups)
+    return [i for start in starts for i in range(start, start + part)]
 
 
 def _group(batch: int, config: TrainConfig) -> int:

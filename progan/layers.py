@@ -1,6 +1,6 @@
 """Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import sqrt
 
@@ -166,18 +166,17 @@ class ChannelNoise:
     """Multiplicative Gaussian noise, one number per image and map, that LSGAN's D needs (appendix B).
 
     x (1 + N(0, 1) strength sqrt(C)): [N, C, H, W] -> the same shape. strength: a scalar; every call draws anew.
-    batch, rows: x holds these rows of every minibatch of so many images; it is all of them that noise is drawn for.
+    batch, rows: x holds these rows, int64 [M], of each minibatch of so many images; noise is drawn for all of them.
     """
 
     strength: Tensor
     generator: torch.Generator
     batch: int
-    rows: slice | list[int] = field(default_factory=lambda: slice(None))
+    rows: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         n, c = x.shape[:2]
-        sets = n // len(range(self.batch)[self.rows] if isinstance(self.rows, slice) else self.rows)
-        normal = torch.randn(sets, self.batch, c, 1, 1, generator=self.generator)[:, self.rows]
+        normal = torch.randn(n // len(self.rows), self.batch, c, 1, 1, generator=self.generator)[:, self.rows]
         normal = normal.reshape(n, c, 1, 1).to(x.device)
         return x * (1.0 + normal * (self.strength * sqrt(c))).to(x.dtype)
 

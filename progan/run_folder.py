@@ -17,10 +17,12 @@ try:
 except ImportError:  # Windows locks nothing here
     fcntl = None  # type: ignore[assignment]
 
-# What may change between two parts of one run: how far it goes and what it writes down, never what it computes.
+# What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
+# but for rounding.
 FREE_FIELDS = (
     "schedule.total_nimg",
     "device",
+    "micro_batch",
     "snapshot_nimg",
     "checkpoint_nimg",
     "metrics",

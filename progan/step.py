@@ -8,7 +8,7 @@ from torch import Tensor
 from progan.config import LossConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import autocast
-from progan.distributed import ALONE, Team
+from progan.distributed import ALONE, Rows, Team, micro_batches
 from progan.images import fade_reals, mirror, to_float
 from progan.layers import ChannelNoise
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
@@ -47,61 +47,75 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
     config, device = state.config, reals.device
     mine = team.rows(phase.batch, config)
     z = latents(config.seed, "latents of D", state.nimg, phase.batch, config.g.z_dim)[mine].to(device)
+    mix = torch.rand(phase.batch, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg))[mine].to(device)
     reals = fade_reals(reals, phase.alpha)
-    with autocast(config.precision, device):
+    d_outputs: list[Tensor] = []
+
+    def terms_of(rows: Rows) -> dict[str, Tensor]:
+        y = None if labels is None else labels[rows]
         with torch.no_grad():
-            fakes = state.g(z, labels, resolution=phase.resolution, alpha=phase.alpha)
-        critic, seen = _critic(state, phase, team, "noise of D's step")
+            fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
+        critic, seen = _critic(state, phase, team, rows, "noise of D's step")
         if config.loss.kind == "wgan-gp":
-            mix = torch.rand(phase.batch, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg))
-            terms = wgan_gp_d(
+            return wgan_gp_d(
                 critic,
-                reals,
+                reals[rows],
                 fakes,
-                mix[mine].to(device),
-                labels,
+                mix[rows],
+                y,
                 gp_weight=config.loss.gp_weight,
                 gp_target=working_gp_target(config.loss, config.d.resolution, phase.resolution),
                 drift=config.loss.drift,
                 label_weight=config.loss.label_weight,
             )
-        else:
-            terms = lsgan_d(
-                critic,
-                reals,
-                fakes,
-                labels,
-                fake_weight=config.loss.lsgan_fake_weight,
-                label_weight=config.loss.label_weight,
-            )
-            d_output = seen[0][len(reals) :].mean()
-            team.average([d_output])
-            state.d_output = state.d_output.lerp(d_output, 0.1)
-    return _minimise(terms, state.d_optimizer, team)
+        terms = lsgan_d(
+            critic,
+            reals[rows],
+            fakes,
+            y,
+            fake_weight=config.loss.lsgan_fake_weight,
+            label_weight=config.loss.label_weight,
+        )
+        d_outputs.append(seen[0][len(fakes) :].mean())
+        return terms
+
+    terms = _minimise(terms_of, state.d_optimizer, config, phase, team, device)
+    if d_outputs:
+        d_output = torch.stack(d_outputs).mean()
+        team.average([d_output])
+        state.d_output = state.d_output.lerp(d_output, 0.1)
+    return terms
 
 
 def _update_g(state: TrainState, labels: Tensor | None, phase: Phase, team: Team) -> dict[str, Tensor]:
     config, device = state.config, next(state.g.parameters()).device
     z = latents(config.seed, "latents of G", state.nimg, phase.batch, config.g.z_dim)
     z = z[team.rows(phase.batch, config)].to(device)
+    loss = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
+
+    def terms_of(rows: Rows) -> dict[str, Tensor]:
+        y = None if labels is None else labels[rows]
+        fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
+        critic, _ = _critic(state, phase, team, rows, "noise of G's step")
+        return loss(critic, fakes, y, label_weight=config.loss.label_weight)
+
     state.d.requires_grad_(False)  # its weights' gradients would be thrown away
-    with autocast(config.precision, device):
-        fakes = state.g(z, labels, resolution=phase.resolution, alpha=phase.alpha)
-        critic, _ = _critic(state, phase, team, "noise of G's step")
-        loss = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
-        terms = loss(critic, fakes, labels, label_weight=config.loss.label_weight)
-    terms = _minimise(terms, state.g_optimizer, team)
+    terms = _minimise(terms_of, state.g_optimizer, config, phase, team, device)
     state.d.requires_grad_(True)
     return terms
 
 
-def _critic(state: TrainState, phase: Phase, team: Team, purpose: str) -> tuple[Critic, list[Tensor]]:
-    """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls."""
+def _critic(state: TrainState, phase: Phase, team: Team, rows: Rows, purpose: str) -> tuple[Critic, list[Tensor]]:
+    """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls.
+
+    rows: of this process's share of the minibatch, those that D is going to see.
+    """
     config, noise, seen = state.config, None, []
     if config.loss.kind == "lsgan" and config.loss.lsgan_noise:
         generator = keyed_generator(config.seed, purpose, state.nimg)
         strength = lsgan_noise(state.d_output, config.loss.lsgan_noise)
-        noise = ChannelNoise(strength, generator, phase.batch, team.rows(phase.batch, config))
+        of_all = torch.arange(phase.batch)[team.rows(phase.batch, config)][rows]
+        noise = ChannelNoise(strength, generator, phase.batch, of_all)
 
     def critic(images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]:
         out = state.d(images, resolution=phase.resolution, alpha=phase.alpha, sets=sets, noise=noise)
@@ -111,15 +125,28 @@ def _critic(state: TrainState, phase: Phase, team: Team, purpose: str) -> tuple[
     return critic, seen
 
 
-def _minimise(terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, team: Team) -> dict[str, Tensor]:
-    """One step down; returns the terms, detached and of the whole minibatch."""
+def _minimise(
+    terms_of: Callable[[Rows], dict[str, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+    phase: Phase,
+    team: Team,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """One step down a loss, part by part of this process's share; returns the whole minibatch's terms, detached."""
     optimizer.zero_grad(set_to_none=True)
-    torch.stack(list(terms.values())).sum().backward()
-    terms = {name: term.detach() for name, term in terms.items()}
+    parts = micro_batches(config, phase, team.size)
+    found: list[dict[str, Tensor]] = []
+    for rows in parts:
+        with autocast(config.precision, device):
+            terms = terms_of(rows)
+        (torch.stack(list(terms.values())).sum() / len(parts)).backward()
+        found.append({name: term.detach() for name, term in terms.items()})
+    means = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
     weights = (weight for group in optimizer.param_groups for weight in group["params"])
-    team.average([weight.grad for weight in weights if weight.grad is not None] + list(terms.values()))
+    team.average([weight.grad for weight in weights if weight.grad is not None] + list(means.values()))
     optimizer.step()
-    return terms
+    return means
 
 
 def working_gp_target(loss: LossConfig, full: int, resolution: int) -> float:

@@ -16,7 +16,7 @@ from PIL import Image
 from progan.config import TrainConfig
 from progan.data.pyramid import ImagePyramid
 from progan.device import pick_device
-from progan.distributed import Team, join_team
+from progan.distributed import Team, check_shares, join_team
 from progan.errors import ConfigError, Stopped
 from progan.generate import one_hot, sample
 from progan.images import make_grid
@@ -59,7 +59,8 @@ def train(
         keep_freed_memory()
     started = None if init is None else load_networks(Path(init))  # before the folder is begun
     with ExitStack() as stack:
-        team = stack.enter_context(join_team(config, device))
+        team = stack.enter_context(join_team(device))
+        team.first(lambda: check_shares(config, team.size))
         run = partial(open_run, Path(out), config, data.hash, str(init or ""))
         folder, config = team.first(lambda: stack.enter_context(run()))
         state = TrainState.create(config, device)

@@ -19,12 +19,14 @@ from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.pyramid import ImagePyramid
-from progan.distributed import ALONE, Team, check_team, join_team
+from progan.distributed import ALONE, Team, check_shares, join_team
 from progan.errors import ConfigError
 from progan.layers import minibatch_stddev
+from progan.networks import Generator
 from progan.schedule import Schedule
 from progan.state import TrainState
 from progan.step import read_reals, train_step
+from progan.training import train
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -48,6 +50,8 @@ CASES = {
     "two steps of D": small(d_steps=2),
     "lsgan with its noise": small(loss=LSGAN),
     "no stddev": small(d=DiscriminatorConfig(resolution=16, fmap_base=32, fmap_max=16, stddev_group=0)),
+    "micro-batches": small(micro_batch={4: 4}),
+    "micro-batches, lsgan with its noise": small(loss=LSGAN, micro_batch={4: 0, 8: 5}),
     "pairs": small(d=DiscriminatorConfig(resolution=16, fmap_base=32, fmap_max=16, stddev_group=2)),
 }
 
@@ -66,6 +70,13 @@ def one_step(config: TrainConfig, data: ImagePyramid, team: Team = ALONE) -> dic
     for name, network in (("g", state.g), ("d", state.d)):
         found |= {f"{name}.{key}": p.grad for key, p in network.named_parameters() if p.grad is not None}
     return found
+
+
+def check_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    """The same but for rounding, which a bias feels most, whose gradient is a small rest of large sums."""
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert torch.allclose(found[key], value, rtol=1e-3, atol=1e-5 * float(value.abs().max())), key
 
 
 def torchrun(*command: str, **how: Any) -> subprocess.CompletedProcess[str]:
@@ -114,41 +125,98 @@ def shared_steps(
 def test_two_processes_find_the_gradients_of_one(
     name: str, shared_steps: dict[str, list[dict[str, Tensor]]], labelled: ImagePyramid
 ) -> None:
-    alone = one_step(CASES[name], labelled)
     ours, other = shared_steps[name]
-    assert ours.keys() == other.keys() == alone.keys()
-    for key, value in alone.items():
-        assert torch.equal(ours[key], other[key]), key  # the networks stay the same in both, to the bit
-        assert torch.allclose(ours[key], value, rtol=1e-3, atol=1e-5 * float(value.abs().max())), key
+    check_close(ours, one_step(replace(CASES[name], micro_batch={4: 0}), labelled))
+    assert all(torch.equal(ours[key], other[key]) for key in other)  # the networks stay the same in both, to the bit
+
+
+WHOLE_GROUP = DiscriminatorConfig(resolution=16, stddev_group=1_000_000)
+KERNELS = DiscriminatorConfig(resolution=16, minibatch_kernels=10)
+SOME_OF_14 = ScheduleConfig(batch={4: 14})
+SOME_OF_12 = ScheduleConfig(total_nimg=3_000_000, batch={4: 16, 8: 12})
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("size", "config", "message"),
     [
-        (small(g=GeneratorConfig(resolution=16, norm="batch")), "g.norm: batch normalisation looks at the whole"),
         (
-            small(d=DiscriminatorConfig(resolution=16, minibatch_kernels=10)),
-            "d.minibatch_kernels: it looks at the whole",
+            2,
+            small(g=GeneratorConfig(resolution=16, norm="batch")),
+            "g.norm: batch normalisation needs whole minibatches",
+        ),
+        (2, small(d=KERNELS), "d.minibatch_kernels: they need whole minibatches"),
+        (
+            2,
+            small(schedule=SOME_OF_12),
+            "12 at 8x8 cannot be cut into whole stddev groups of 4 for 2 processes; make it a",
         ),
         (
-            small(schedule=ScheduleConfig(total_nimg=3_000_000, batch={4: 16, 8: 12})),
-            "batch: 12 at 8x8 cannot be shared by 2 processes in stddev groups of 4; make it a multiple of 8,",
+            2,
+            small(d=WHOLE_GROUP),
+            "batch: 16 at 4x4 cannot be cut into whole stddev groups of 16 for 2 processes; make",
+        ),
+        (1, small(d=KERNELS, micro_batch={4: 8}), "d.minibatch_kernels: they need whole minibatches"),
+        (1, small(micro_batch={4: 0, 8: 3}), "micro_batch: 3 at 8x8 holds no stddev group of 4; use 4 or more, or set"),
+        (
+            1,
+            small(d=WHOLE_GROUP, micro_batch={4: 8}),
+            "micro_batch: 8 at 4x4 holds no stddev group of 16; use 16 or more",
         ),
         (
-            small(d=DiscriminatorConfig(resolution=16, stddev_group=1_000_000)),
-            "batch: 16 at 4x4 cannot be shared by 2 processes in stddev groups of 16; make it a multiple of 32,",
+            1,
+            small(schedule=SOME_OF_14, micro_batch={4: 8}),
+            "14 at 4x4 cannot be cut into whole stddev groups of 4 for 1 p",
         ),
     ],
 )
-def test_what_several_processes_cannot_share_is_refused(config: TrainConfig, message: str) -> None:
-    check_team(config, 1)
+def test_minibatches_that_cannot_be_cut_are_refused(size: int, config: TrainConfig, message: str) -> None:
+    check_shares(replace(config, micro_batch={4: 0}), 1)
     with pytest.raises(ConfigError) as caught:
-        check_team(config, 2)
+        check_shares(config, size)
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("values", [{}, {8: 4}, {4: -1}])
+def test_a_micro_batch_is_given_for_all_resolutions(values: dict[int, int]) -> None:
+    with pytest.raises(ConfigError, match="micro_batch"):
+        small(micro_batch=values)
+
+
+@pytest.mark.parametrize("at_once", [4, 7, 8, 15])
+@pytest.mark.parametrize("name", ["wgan-gp, mirrored", "labels", "two steps of D", "lsgan with its noise", "pairs"])
+def test_micro_batches_find_the_gradients_of_the_whole(name: str, at_once: int, labelled: ImagePyramid) -> None:
+    whole = one_step(CASES[name], labelled)
+    parts = one_step(replace(CASES[name], micro_batch={4: 0, 8: at_once}), labelled)
+    check_close(parts, whole)
+
+
+def test_no_more_images_than_allowed_are_computed_at_once(
+    labelled: ImagePyramid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    forward = Generator.forward
+
+    def count(self: Generator, z: Tensor, *args: Any, **how: Any) -> Tensor:
+        seen.append(len(z))
+        return forward(self, z, *args, **how)
+
+    monkeypatch.setattr(Generator, "forward", count)
+    one_step(small(micro_batch={4: 0, 8: 9}), labelled)
+    assert seen == [8, 8, 8, 8]
+    seen.clear()
+    one_step(small(micro_batch={4: 4, 16: 2}), labelled)
+    assert seen == [4] * 8
+
+
+def test_a_run_goes_on_with_smaller_micro_batches(data: ImagePyramid, tmp_path: Path) -> None:
+    config = small(schedule=ScheduleConfig(stable_nimg=16, fade_nimg=48, total_nimg=32, batch={4: 16}))
+    train(config, data, tmp_path / "run")
+    longer = replace(config, micro_batch={4: 4}, schedule=replace(config.schedule, total_nimg=64))
+    assert train(longer, data, tmp_path / "run").nimg == 64
+
+
 def test_alone_without_torchrun() -> None:
-    with join_team(small(), torch.device("cpu")) as team:
+    with join_team(torch.device("cpu")) as team:
         assert team is ALONE
         assert team.largest(7) == 7
         assert team.first(lambda: "made") == "made"
@@ -200,7 +268,7 @@ def test_a_refused_run_ends_at_once_with_one_sentence(data: ImagePyramid, tmp_pa
 def main() -> None:
     data, out = ImagePyramid.open(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    with join_team(small(), torch.device("cpu")) as team:
+    with join_team(torch.device("cpu")) as team:
         assert team.size == 2
         assert team.largest(team.rank) == 1
         assert team.first(lambda: os.getpid()) == team.first(lambda: os.getpid())

@@ -248,7 +248,7 @@ def test_noise_begins_where_d_wins() -> None:
 
 def test_noise_multiplies_each_map_of_each_image_by_one_number() -> None:
     x = draw(3, 5, 2, 2)
-    out = ChannelNoise(torch.tensor(0.1), torch.Generator().manual_seed(4), len(x))(x)
+    out = ChannelNoise(torch.tensor(0.1), torch.Generator().manual_seed(4), len(x), torch.arange(len(x)))(x)
     normal = torch.randn(3, 5, 1, 1, generator=torch.Generator().manual_seed(4)).double().numpy()
     wanted = np.empty((3, 5, 2, 2))
     for i in range(3):
