@@ -79,7 +79,7 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
         d_outputs.append(seen[0][len(fakes) :].mean())
         return terms
 
-    terms = _minimise(terms_of, state.d_optimizer, config, phase, team, device)
+    terms = _minimise(terms_of, state.d_optimizer, config, phase, team)
     if d_outputs:
         d_output = torch.stack(d_outputs).mean()
         team.average([d_output])
@@ -100,7 +100,7 @@ def _update_g(state: TrainState, labels: Tensor | None, phase: Phase, team: Team
         return loss(critic, fakes, y, label_weight=config.loss.label_weight)
 
     state.d.requires_grad_(False)  # its weights' gradients would be thrown away
-    terms = _minimise(terms_of, state.g_optimizer, config, phase, team, device)
+    terms = _minimise(terms_of, state.g_optimizer, config, phase, team)
     state.d.requires_grad_(True)
     return terms
 
@@ -131,19 +131,18 @@ def _minimise(
     config: TrainConfig,
     phase: Phase,
     team: Team,
-    device: torch.device,
 ) -> dict[str, Tensor]:
     """One step down a loss, part by part of this process's share; returns the whole minibatch's terms, detached."""
     optimizer.zero_grad(set_to_none=True)
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     parts = micro_batches(config, phase, team.size)
     found: list[dict[str, Tensor]] = []
     for rows in parts:
-        with autocast(config.precision, device):
+        with autocast(config.precision, weights[0].device):
             terms = terms_of(rows)
         (torch.stack(list(terms.values())).sum() / len(parts)).backward()
         found.append({name: term.detach() for name, term in terms.items()})
     means = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
-    weights = (weight for group in optimizer.param_groups for weight in group["params"])
     team.average([weight.grad for weight in weights if weight.grad is not None] + list(means.values()))
     optimizer.step()
     return means
