@@ -16,6 +16,7 @@ from progan.networks import Generator, check_stage
 from progan.rng import latents
 
 FRAMES_AT_ONCE = 16
+LARGEST = 8192  # pixels of a picture each way: more than that few players show
 
 
 def random_walk(seed: int, walkers: int, frames: int, dim: int, smoothing: float) -> Tensor:
@@ -64,9 +65,13 @@ def walk_frames(
     grid starts one image after the cell before. smoothing: in frames, of the random walk. pixels: pictures that are
     narrower are enlarged by a whole factor that makes them at least as wide. A network with labels shows class
     cell % classes in a random walk, and the classes of the seeds in a round trip. Raises ConfigError for a resolution
-    or alpha that the network does not have and for fewer than two seeds.
+    or alpha that the network does not have, for fewer than two seeds, and for pictures too large for a video.
     """
     resolution = check_stage(g.config, resolution, alpha)
+    scale = max(1, -(-pixels // (grid[0] * resolution)))
+    if max(grid) * resolution * scale > LARGEST:
+        width, height = (side * resolution * scale for side in grid)
+        raise ConfigError(f"--grid, --pixels: pictures of {width}x{height} are too large; {LARGEST} at most each way")
     cells, classes = grid[0] * grid[1], g.config.label_dim
     labels = None  # [frames, cells, classes]
     if seeds is None:
@@ -82,7 +87,6 @@ def walk_frames(
             of_seeds = torch.eye(classes)[[s % classes for s in seeds]]
             labels = torch.stack([_cross_fade(of_seeds, frames, cell) for cell in range(cells)], dim=1)
     g.to(pick_device(device))
-    scale = max(1, -(-pixels // (grid[0] * resolution)))
     for start in range(0, frames, FRAMES_AT_ONCE):
         some = slice(start, start + FRAMES_AT_ONCE)
         y = None if labels is None else labels[some].flatten(0, 1)

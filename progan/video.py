@@ -19,7 +19,7 @@ def write_video(path: Path, pictures: Iterable[Image.Image], fps: float) -> None
 
     pictures: of one size, with even sides. MP4 is H.264 at nearly no visible loss, in the colours of HD television
     (BT.709), and needs the package av; GIF has 256 colours per picture and at most 50 pictures a second. GIF and WebP
-    repeat for ever. Raises ConfigError for another name and for a missing package.
+    repeat for ever, and are put together in memory. Raises ConfigError for another name and for a missing package.
     """
     check_video(path, fps)
     write_whole(path, lambda file: _WRITERS[path.suffix.lower()](file, pictures, fps))

@@ -126,8 +126,14 @@ def test_the_command_shows_how_a_run_grew(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seconds", "0"], "--seconds: 0 at 25 pictures a second is no video"),
-        (["--smoothing", "-1"], "--smoothing: -1 is not allowed"),
+        (["--seconds", "0"], "--seconds: 0 at 25 pictures a second is no video; use 0.08 to 3600"),
+        (["--seconds", "nan"], "--seconds: nan at 25"),
+        (["--seconds", "inf"], "--seconds: inf at 25"),
+        (["--fps", "nan"], "--fps: nan is not allowed"),
+        (["--smoothing", "-1"], "--smoothing: -1 is not allowed; use 0 to 3600"),
+        (["--smoothing", "inf"], "--smoothing: inf is not allowed"),
+        (["--pixels", "10000"], "--grid, --pixels: pictures of 10000x10000 are too large; 8192 at most each way"),
+        (["--grid", "2000x1"], "--grid, --pixels: pictures of 16000x8 are too large"),
         (["--grid", "2by2"], "--grid: '2by2' is not COLUMNSxROWS"),
         (["--seeds", "3"], "--seeds: a round trip needs at least two images"),
         (["--growth", "--seeds", "3,4"], "--growth, --seeds: the run's own pictures have no seeds"),

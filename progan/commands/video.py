@@ -12,6 +12,8 @@ from progan.commands.generate import parse_grid, parse_numbers
 from progan.data.progress import with_progress
 from progan.errors import ConfigError, RunError
 
+LONGEST = 3600  # seconds
+
 
 @dataclass(frozen=True)
 class Video:
@@ -51,11 +53,14 @@ class Video:
         from progan.video import check_video, write_video
 
         check_video(self.out, self.fps)
-        frames = round(self.seconds * self.fps)
-        if not 2 <= frames <= 1_000_000:
-            raise ConfigError(f"--seconds: {self.seconds:g} at {self.fps:g} pictures a second is no video")
-        if self.smoothing < 0:
-            raise ConfigError(f"--smoothing: {self.smoothing:g} is not allowed; use 0 or more seconds")
+        frames = round(self.seconds * self.fps) if 0 < self.seconds <= LONGEST else 0
+        if frames < 2:
+            raise ConfigError(
+                f"--seconds: {self.seconds:g} at {self.fps:g} pictures a second is no video; use {2 / self.fps:g} to"
+                f" {LONGEST}"
+            )
+        if not 0 <= self.smoothing <= LONGEST:
+            raise ConfigError(f"--smoothing: {self.smoothing:g} is not allowed; use 0 to {LONGEST} seconds")
         if self.growth and self.seeds is not None:
             raise ConfigError("--growth, --seeds: the run's own pictures have no seeds; leave one of the two out")
         pictures = self._growth(frames) if self.growth else self._walk(frames)
