@@ -221,7 +221,8 @@ class TrainConfig:
         )
         check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
         if 4 not in self.micro_batch:
-            raise ConfigError(f"micro_batch: {print_per_resolution(self.micro_batch)} says nothing about 4x4; begin with 4:...")
+            values = print_per_resolution(self.micro_batch)
+            raise ConfigError(f"micro_batch: {values} says nothing about 4x4; begin with 4:...")
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not allowed; use 0 up to, not including, 1")
