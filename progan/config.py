@@ -10,8 +10,8 @@ from progan.fields import (
     IntAt,
     check_at_least,
     check_choices,
+    check_per_resolution,
     check_resolution,
-    print_per_resolution,
 )
 
 
@@ -128,10 +128,8 @@ class ScheduleConfig:
             raise ConfigError("stable_nimg, fade_nimg: both are 0; give one of them images, or turn growing off")
         for name in ("batch", "g_lr", "d_lr"):
             values = getattr(self, name)
-            if 4 not in values:
-                raise ConfigError(f"{name}: {print_per_resolution(values)} says nothing about 4x4; begin with 4:...")
-            for resolution, value in values.items():
-                check_resolution(name, resolution)
+            check_per_resolution(name, values)
+            for value in values.values():
                 if not 0 < value < math.inf or (name == "batch" and value != int(value)):
                     raise ConfigError(f"{name}: {value} is not allowed; use a number above 0")
 
@@ -220,9 +218,7 @@ class TrainConfig:
             metrics_nimg=self.metrics_nimg,
         )
         check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
-        if 4 not in self.micro_batch:
-            values = print_per_resolution(self.micro_batch)
-            raise ConfigError(f"micro_batch: {values} says nothing about 4x4; begin with 4:...")
+        check_per_resolution("micro_batch", self.micro_batch)
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not allowed; use 0 up to, not including, 1")

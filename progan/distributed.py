@@ -1,4 +1,4 @@
-"""Minibatches in parts: shared by several processes that torchrun started, and computed bit by bit to save memory.
+"""Minibatches in parts: shared by several processes that torchrun started, and computed part by part to save memory.
 
 Random numbers are drawn for the whole minibatch and then shared out, minibatch-stddev groups stay whole, and gradients
 are averaged, among processes in one message; so the parts together do what the whole would, up to rounding.
@@ -103,9 +103,8 @@ def check_shares(config: TrainConfig, size: int) -> None:
     """Raises ConfigError when the minibatches cannot be cut as several processes or config.micro_batch need it."""
     schedule = Schedule(config.schedule, config.g.resolution)
     for phase in (schedule.at(span.start_nimg) for span in schedule.phases()):
-        own = phase.batch // size
-        at_once = value_at(config.micro_batch, phase.resolution) or own
-        if size == 1 and at_once >= own:
+        at_once = images_at_once(config, phase, size)
+        if at_once == phase.batch:
             continue
         group, where = _group(phase.batch, config), f"{phase.resolution}x{phase.resolution}"
         if phase.batch % (group * size):
@@ -126,11 +125,16 @@ def check_shares(config: TrainConfig, size: int) -> None:
 
 def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Rows]:
     """Which images of a process's share of a minibatch it computes at once, one part after the other."""
-    own = phase.batch // size
-    at_once = value_at(config.micro_batch, phase.resolution) or own
+    own, at_once = phase.batch // size, images_at_once(config, phase, size)
     groups = own // _group(own, config)
     count = next(n for n in range(1, groups + 1) if groups % n == 0 and own // n <= at_once)
     return [_share(own, config, i, count) for i in range(count)]
+
+
+def images_at_once(config: TrainConfig, phase: Phase, size: int = 1) -> int:
+    """How many images a process computes at once, at most, when so many share a minibatch."""
+    own = phase.batch // size
+    return min(value_at(config.micro_batch, phase.resolution) or own, own)
 
 
 def _share(batch: int, config: TrainConfig, index: int, count: int) -> Rows:

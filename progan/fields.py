@@ -19,6 +19,14 @@ def check_resolution(name: str, resolution: int) -> None:
         raise ConfigError(f"{name}: {resolution} is not a power of two from 4 up; use 4, 8, 16, 32, 64, ...")
 
 
+def check_per_resolution(name: str, values: Mapping[int, Any]) -> None:
+    """Raise ConfigError unless `values` begin at 4x4 and name only resolutions that there are."""
+    if 4 not in values:
+        raise ConfigError(f"{name}: {print_per_resolution(values)} says nothing about 4x4; begin with 4:...")
+    for resolution in values:
+        check_resolution(name, resolution)
+
+
 def check_at_least(low: float, **fields: float) -> None:
     """Raise ConfigError for a field below `low`."""
     for name, value in fields.items():

@@ -3,7 +3,7 @@
 from rich.table import Table
 
 from progan.config import TrainConfig
-from progan.fields import value_at
+from progan.distributed import images_at_once
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.schedule import Schedule
 
@@ -21,7 +21,6 @@ def plan_table(config: TrainConfig) -> Table:
     for span in schedule.phases():
         phase = schedule.at(span.start_nimg)
         g, d = working_parameters(config, phase.resolution)
-        at_once = min(value_at(config.micro_batch, phase.resolution), phase.batch)
         table.add_row(
             f"{phase.resolution}x{phase.resolution}",
             "fade" if span.fading else "stable",
@@ -29,7 +28,7 @@ def plan_table(config: TrainConfig) -> Table:
             str(phase.batch),
             f"{phase.g_lr:g}" if phase.g_lr == phase.d_lr else f"{phase.g_lr:g}, {phase.d_lr:g}",
             f"{g / 1e6:.2f}, {d / 1e6:.2f}",
-            f"{memory_bytes(config, phase.resolution, at_once or phase.batch) / 2**30:.1f} GiB",
+            f"{memory_bytes(config, phase.resolution, images_at_once(config, phase)) / 2**30:.1f} GiB",
         )
     return table
 

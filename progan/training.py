@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from progan.config import TrainConfig
 from progan.data.pyramid import ImagePyramid
@@ -25,7 +26,7 @@ from progan.rng import data_order, latents
 from progan.run_folder import open_run
 from progan.run_metrics import RunMetrics
 from progan.runlog import RunLog, duration
-from progan.schedule import Schedule
+from progan.schedule import Phase, Schedule
 from progan.state import TrainState, checkpoints, load_network, save_network
 from progan.step import read_reals, train_step
 
@@ -90,8 +91,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg
-            terms = train_step(state, partial(read_reals, data, config, phase, device, team=team), phase, team)
-            stop = team.largest(stopped[0] if stopped else 0)
+            terms, stop = _step(state, phase, data, device, team, stopped)
             log.step(phase, terms)
             done = state.nimg >= total
             if crossed(config.tick_nimg, before, state.nimg) or done:
@@ -119,10 +119,17 @@ def _follow(state: TrainState, data: ImagePyramid, device: torch.device, team: T
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     with stop_signals() as stopped:
         while state.nimg < total:
-            phase = schedule.at(state.nimg)
-            train_step(state, partial(read_reals, data, config, phase, device, team=team), phase, team)
-            if (stop := team.largest(stopped[0] if stopped else 0)) and state.nimg < total:
+            _, stop = _step(state, schedule.at(state.nimg), data, device, team, stopped)
+            if stop and state.nimg < total:
                 raise Stopped(stop)
+
+
+def _step(
+    state: TrainState, phase: Phase, data: ImagePyramid, device: torch.device, team: Team, stopped: list[int]
+) -> tuple[dict[str, Tensor], int]:
+    """One step: its terms, and the signal that asked any process of the team to stop, or 0."""
+    terms = train_step(state, partial(read_reals, data, state.config, phase, device, team=team), phase, team)
+    return terms, team.largest(stopped[0] if stopped else 0)
 
 
 def stage(state: TrainState, schedule: Schedule) -> dict[str, Any]:

@@ -176,7 +176,7 @@ def test_minibatches_that_cannot_be_cut_are_refused(size: int, config: TrainConf
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("values", [{}, {8: 4}, {4: -1}])
+@pytest.mark.parametrize("values", [{}, {8: 4}, {4: -1}, {4: 0, 48: 4}])
 def test_a_micro_batch_is_given_for_all_resolutions(values: dict[int, int]) -> None:
     with pytest.raises(ConfigError, match="micro_batch"):
         small(micro_batch=values)

@@ -12,6 +12,7 @@ from progan.errors import ConfigError
 from progan.networks import Generator
 from progan.state import save_network
 from progan.video import write_video
+from tests.command import refused
 
 COLOURS = [(200, 30, 40), (30, 180, 60), (40, 60, 210), (250, 250, 250), (128, 128, 128), (0, 0, 0)]
 
@@ -144,11 +145,9 @@ def test_the_command_shows_how_a_run_grew(run: Path, tmp_path: Path) -> None:
 def test_mistakes_get_one_sentence(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
-    assert main(["video", str(run), "--out", str(tmp_path / "w.webp"), *flags]) == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(capsys, "video", run, "--out", tmp_path / "w.webp", *flags)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
 def test_growth_needs_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["video", str(tmp_path), "--growth", "--out", str(tmp_path / "w.webp")]) == 2
-    assert "holds no fakes-*.png" in capsys.readouterr().err
+    assert "holds no fakes-*.png" in refused(capsys, "video", tmp_path, "--growth", "--out", tmp_path / "w.webp")

@@ -1,0 +1,26 @@
+"""A command given in this process, and what it answered."""
+
+import pytest
+
+from progan.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of a command."""
+    try:
+        code = main([str(word) for word in argv])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one sentence with which a command is refused."""
+    code, out, err = run(capsys, *argv)
+    assert code == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert err.startswith("progan: ")
+    assert err.count("\n") == 1, err
+    return err
