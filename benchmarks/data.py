@@ -35,7 +35,7 @@ def main() -> None:
     args = parser.parse_args()
     from train_step import cpu_name
 
-    from progan.data.progress import cores
+    from progan.support.workers import cores
 
     with tempfile.TemporaryDirectory() as folder:
         result = {
@@ -49,8 +49,8 @@ def main() -> None:
 def time_create(folder: Path, kind: str, args: argparse.Namespace) -> dict[str, object]:
     """Images a second of `create folder` with all cores and with one process, and of a plain Pillow loop."""
     from progan.data.create import create
-    from progan.data.progress import cores, work
     from progan.data.sources.folder import Folder
+    from progan.support.workers import cores, work
 
     images, resolution = args.images, args.resolution
     src = folder / kind
@@ -100,8 +100,8 @@ def pillow_loop(src: Path, out: Path, resolution: int) -> None:
 
 def time_read(folder: Path, resolution: int) -> dict[str, object]:
     """Milliseconds of reading a batch, and the share that copying the same bytes takes, at every level."""
-    from progan.data.pyramid import ImagePyramid, box_pyramid
-    from progan.data.writer import PyramidWriter
+    from progan.data.store.pyramid import ImagePyramid, box_pyramid
+    from progan.data.store.writer import PyramidWriter
 
     count = max(BATCH, READ_BYTES // (4 * resolution**2))
     rng = np.random.default_rng(0)

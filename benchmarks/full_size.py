@@ -20,15 +20,16 @@ import numpy as np
 import torch
 from train_step import cpu_name
 
-from progan.data.pyramid import ImagePyramid, box_pyramid
-from progan.data.writer import PyramidWriter
-from progan.device import pick_device, pick_precision
-from progan.memory import keep_freed_memory
-from progan.plan import memory_bytes
+from progan.data.store.pyramid import ImagePyramid, box_pyramid
+from progan.data.store.writer import PyramidWriter
 from progan.presets import PRESETS
+from progan.run.dry_run import memory_bytes
+from progan.run.state import TrainState
 from progan.schedule import Schedule
-from progan.state import TrainState, save_network
 from progan.step import read_reals, train_step
+from progan.support.device import pick_device, pick_precision
+from progan.support.malloc import keep_freed_memory
+from progan.weights import save_network
 
 
 def main() -> None:

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from train_step import cpu_name
 
-from progan.memory import keep_freed_memory
 from progan.metrics.histogram import BINS, histogram_distance, projection_histograms
 from progan.metrics.protocol import collect
 from progan.metrics.sliced_wasserstein import SwdCollector, SwdProtocol, random_directions, swd
 from progan.metrics.structural_similarity import MsSsimCollector, MsSsimProtocol
+from progan.support.malloc import keep_freed_memory
 
 BATCH = 256
 

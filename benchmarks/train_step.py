@@ -23,13 +23,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid, box_pyramid
-from progan.data.writer import PyramidWriter
-from progan.device import pick_device, pick_precision
-from progan.memory import keep_freed_memory
+from progan.data.store.pyramid import ImagePyramid, box_pyramid
+from progan.data.store.writer import PyramidWriter
+from progan.run.state import TrainState
 from progan.schedule import Schedule
-from progan.state import TrainState
 from progan.step import read_reals, train_step
+from progan.support.device import pick_device, pick_precision
+from progan.support.malloc import keep_freed_memory
 
 BATCH = 16
 PEAK_SHAPES = [(128, 32), (128, 16), (64, 64), (256, 16)]  # maps, pixels

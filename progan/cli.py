@@ -13,12 +13,12 @@ from progan.commands.cifar10 import Cifar10
 from progan.commands.data import Data
 from progan.commands.evaluate import Evaluate
 from progan.commands.generate import Generate
+from progan.commands.import_ import Import
 from progan.commands.modes import Modes
-from progan.commands.snapshot import Import
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
-from progan.errors import Stopped, UserError
-from progan.fields import FloatAt, IntAt, parse_per_resolution, print_per_resolution
+from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
+from progan.support.errors import Stopped, UserError
 
 _registry = ConstructorRegistry()
 

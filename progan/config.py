@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from progan.errors import ConfigError
-from progan.fields import (
+from progan.support.config_io import (
     FloatAt,
     IntAt,
     check_at_least,
@@ -13,6 +12,7 @@ from progan.fields import (
     check_per_resolution,
     check_resolution,
 )
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)

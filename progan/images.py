@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from progan.files import write_whole
+from progan.support.files import write_whole
 
 
 def to_float(images: Tensor) -> Tensor:

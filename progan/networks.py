@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
-from progan.derivatives import leaky_relu_
-from progan.errors import ConfigError
 from progan.images import box_down, nearest_up
 from progan.layers import (
     ChannelNoise,
@@ -24,6 +22,8 @@ from progan.layers import (
     minibatch_stddev,
     pixel_norm,
 )
+from progan.ops import leaky_relu_
+from progan.support.errors import ConfigError
 
 Noise = Callable[[Tensor], Tensor]
 

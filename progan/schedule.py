@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from progan.config import ScheduleConfig
-from progan.fields import value_at
+from progan.support.config_io import value_at
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from progan.config import LossConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid
-from progan.device import autocast
-from progan.distributed import ALONE, Rows, Team, micro_batches
+from progan.data.store.pyramid import ImagePyramid
 from progan.images import fade_reals, mirror, to_float
 from progan.layers import ChannelNoise
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
-from progan.rng import data_order, keyed_generator, latents
+from progan.run.state import TrainState
+from progan.run.team import ALONE, Rows, Team, micro_batches
 from progan.schedule import Phase, Schedule
-from progan.state import TrainState
+from progan.support.device import autocast
+from progan.support.rng import data_order, keyed_generator, latents
 
 Reals = tuple[Tensor, Tensor | None]
 

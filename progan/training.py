@@ -1,34 +1,30 @@
 """Training: the loop around the step, and what it leaves in a run's folder (paper section 2, appendix A.1)."""
 
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from progan.config import TrainConfig
-from progan.data.pyramid import ImagePyramid
-from progan.device import pick_device
-from progan.distributed import Team, check_shares, join_team
-from progan.errors import ConfigError, Stopped
-from progan.generate import one_hot, sample
-from progan.images import make_grid
-from progan.memory import keep_freed_memory
-from progan.rng import data_order, latents
-from progan.run_folder import open_run
-from progan.run_metrics import RunMetrics
-from progan.runlog import RunLog, duration
+from progan.data.store.pyramid import ImagePyramid
+from progan.run.folder import open_run
+from progan.run.log import RunLog, duration
+from progan.run.metrics_log import RunMetrics
+from progan.run.preview import Preview
+from progan.run.signals import stop_signals
+from progan.run.state import TrainState, checkpoints
+from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
-from progan.state import TrainState, checkpoints, load_network, save_network
 from progan.step import read_reals, train_step
+from progan.support.device import pick_device
+from progan.support.errors import ConfigError, Stopped
+from progan.support.malloc import keep_freed_memory
+from progan.weights import load_networks, save_network
 
 
 def fit_to_data(config: TrainConfig, data: ImagePyramid) -> TrainConfig:
@@ -68,7 +64,7 @@ def train(
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
         elif started is not None:
-            start_from(state, started)
+            state.start_from(started)
         if team.rank == 0:
             _loop(state, data, device, team, stack.enter_context(RunLog(folder, state)))
         else:
@@ -86,7 +82,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
     if not (folder.path / "reals.png").exists():
-        log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state, schedule))
+        log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
         log.picture("reals.png", preview.reals())  # last: its absence says that the run has not begun
     with stop_signals() as stopped:
         while state.nimg < total:
@@ -97,19 +93,17 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
             if crossed(config.tick_nimg, before, state.nimg) or done:
                 log.tick(phase)
             if crossed(config.snapshot_nimg, before, state.nimg) or done:
-                log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state, schedule))
-                save_network(
-                    folder.snapshots / f"generator-{state.nimg:09d}.safetensors", state.g_ema, **stage(state, schedule)
-                )
+                log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
+                save_network(folder.snapshots / f"generator-{state.nimg:09d}.safetensors", state.g_ema, **state.stage())
             if metrics and (crossed(config.metrics_nimg, before, state.nimg) or done):
                 with log.paused():
-                    log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **stage(state, schedule))}")
+                    log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **state.stage())}")
             if crossed(config.checkpoint_nimg, before, state.nimg) or done or stop:
                 state.save(folder.checkpoints)
             if stop and not done:
                 log.say(f"stopped at {state.nimg / 1000:.1f} kimg and saved; the same command continues")
                 raise Stopped(stop)
-    save_network(folder.generator, state.g_ema, **stage(state, schedule))
+    save_network(folder.generator, state.g_ema, **state.stage())
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
 
 
@@ -132,73 +126,6 @@ def _step(
     return terms, team.largest(stopped[0] if stopped else 0)
 
 
-def stage(state: TrainState, schedule: Schedule) -> dict[str, Any]:
-    """What a weights file says about how far its network has grown."""
-    phase = schedule.at(max(0, min(state.nimg, schedule.config.total_nimg - 1)))
-    return {"nimg": state.nimg, "resolution": phase.resolution, "alpha": phase.alpha}
-
-
-def load_networks(folder: Path) -> dict[str, Any]:
-    """g, d and generator (the average) of a folder made by `progan import`; raises RunError if one is missing."""
-    kinds = {"g": "generator", "d": "discriminator", "generator": "generator"}
-    return {name: load_network(folder / f"{name}.safetensors", kind)[0] for name, kind in kinds.items()}
-
-
-def start_from(state: TrainState, networks: dict[str, Any]) -> None:
-    """Take over g, d and generator (the moving average); training goes on at the first image of the last phase."""
-    for name, own in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
-        if networks[name].config != own.config:
-            raise ConfigError(f"init: {name}.safetensors is of {networks[name].config}, the run of {own.config}")
-        own.load_state_dict(networks[name].state_dict())
-    state.nimg = Schedule(state.config.schedule, state.config.g.resolution).first_full_nimg()
-
-
-class Preview:
-    """The pictures of a run: reals, and the moving average's images for latents that never change."""
-
-    def __init__(self, config: TrainConfig, data: ImagePyramid) -> None:
-        self.data = data
-        self.resolution = config.g.resolution
-        self.columns = max(1, min(8, 2048 // self.resolution))
-        count = self.columns**2
-        self.z = latents(config.seed, "preview", 0, count, config.g.z_dim)
-        classes = [i % max(1, config.g.label_dim) for i in range(count)]
-        self.labels = one_hot(classes, config.g.label_dim)
-        self.indices = data_order(config.seed, 0, count, len(data))
-
-    def reals(self) -> Image.Image:
-        """Real images at full resolution."""
-        return make_grid(self.data.read(self.indices, self.resolution), self.columns, self.columns)
-
-    def fakes(self, state: TrainState, schedule: Schedule) -> Image.Image:
-        """Images at the resolution and alpha of the moment, pixels repeated up to the full resolution."""
-        at = stage(state, schedule)
-        resolution, alpha = int(at["resolution"]), at["alpha"]
-        images = sample(state.g_ema, self.z, self.labels, resolution=resolution, alpha=alpha, full_size=True)
-        return make_grid(images, self.columns, self.columns)
-
-
 def crossed(every: int, before: int, now: int) -> bool:
     """Whether a multiple of `every` lies in (before, now]; a batch seldom hits it exactly."""
     return before // every != now // every
-
-
-@contextmanager
-def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, for the loop to end in its own time; a second one ends it at once."""
-    caught: list[int] = []
-
-    def handle(signum: int, frame: object) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(signum)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -12,8 +12,8 @@ import torch
 
 import progan.metrics.suite
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid, box_pyramid
-from progan.data.writer import PyramidWriter
+from progan.data.store.pyramid import ImagePyramid, box_pyramid
+from progan.data.store.writer import PyramidWriter
 from progan.metrics.sliced_wasserstein import SwdProtocol
 
 MakeData = Callable[..., ImagePyramid]

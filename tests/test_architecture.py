@@ -1,9 +1,8 @@
-"""The house stays as it was designed: imports go one way, modules are short, what is public is explained."""
+"""What the contract in pyproject.toml (make check) cannot say: files are short, what is public is explained."""
 
 import ast
 import subprocess
 import sys
-from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
@@ -18,78 +17,13 @@ FILES = {
 }
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
-# Imports go from right to left; what is not named here is only forbidden to go in circles.
-ORDER = [
-    {"fields", "config", "rng", "images"},
-    {"schedule", "layers", "losses", "data", "metrics"},
-    {"networks"},
-    {"state"},
-    {"distributed", "step", "training", "generate"},
-    {"evaluate"},
-    {"experiment"},
-    {"ablation", "mode_recovery", "cifar10"},
-    {"commands"},
-    {"cli"},
-]
-
-
-def imports(name: str) -> set[str]:
-    """Modules of progan that a module imports anywhere, also inside functions."""
-    found: set[str] = set()
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, ast.Import):
-            targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: relative import"
-            targets = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for target in targets:
-            parts = target.split(".")
-            if parts[0] == "progan":
-                module = ".".join(parts[1:])
-                while module not in FILES:  # a name inside a module
-                    module = module.rpartition(".")[0]
-                found.add(module)
-    return found - {name}
-
-
-def rank(name: str) -> int | None:
-    head = name.split(".")[0]
-    return next((i for i, group in enumerate(ORDER) if head in group), None)
-
-
-def test_imports_go_one_way() -> None:
-    for name in FILES:
-        for other in imports(name):
-            ours, theirs = rank(name), rank(other)
-            assert ours is None or theirs is None or theirs <= ours, f"{name} imports {other}"
-
-
-def test_imports_never_go_in_circles() -> None:
-    graph = {name: imports(name) - {""} for name in FILES if name}  # progan itself is the public API over them all
-    list(TopologicalSorter(graph).static_order())
-
-
-@pytest.mark.parametrize("name", ["networks", "losses", "schedule", "metrics"])
-def test_networks_losses_schedule_and_metrics_know_nothing_of_each_other(name: str) -> None:
-    kept_apart = {"networks", "losses", "schedule", "metrics"}
-    seen: set[str] = set()
-    todo = [module for module in FILES if module.split(".")[0] == name]
-    while todo:  # nor through others
-        module = todo.pop()
-        seen.add(module.split(".")[0])
-        todo += imports(module) - {""}
-    assert not seen & (kept_apart - {name})
-
-
-def test_nobody_imports_the_command_line() -> None:
-    assert [name for name in FILES if "cli" in imports(name)] == ["__main__"]
-
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_module_has_at_most_300_lines(name: str) -> None:
-    assert len(FILES[name].read_text().splitlines()) <= 300
+def test_a_module_is_neither_long_nor_a_crumb(name: str) -> None:
+    path = FILES[name]
+    lines = len(path.read_text().splitlines())
+    assert lines <= 300
+    assert lines >= 20 or path.name == "__init__.py"
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -120,7 +54,8 @@ def test_the_public_names_are_there() -> None:
     ("module", "absent"),
     [
         ("progan.cli", {"torch", "matplotlib", "scipy"}),  # so that --help is quick
-        ("progan.data.tree", {"torch", "tyro", "rich", "progan.config"}),  # so that worker processes start soon
+        # so that worker processes start soon
+        ("progan.data.pictures.tree", {"torch", "tyro", "rich", "progan.config"}),
     ],
 )
 def test_what_must_start_quickly_imports_little(module: str, absent: set[str]) -> None:

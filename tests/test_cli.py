@@ -13,10 +13,10 @@ import progan.training
 from progan.cli import main
 from progan.commands.generate import parse_grid, parse_numbers
 from progan.config import TrainConfig
-from progan.data.pyramid import ImagePyramid
-from progan.errors import ConfigError
+from progan.data.store.pyramid import ImagePyramid
 from progan.presets import PRESETS
 from progan.schedule import Schedule
+from progan.support.errors import ConfigError
 from tests.command import refused, run
 
 

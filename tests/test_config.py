@@ -13,9 +13,16 @@ from progan.config import (
     ScheduleConfig,
     TrainConfig,
 )
-from progan.errors import ConfigError
-from progan.fields import flat_fields, from_json, parse_per_resolution, print_per_resolution, to_json, value_at
 from progan.presets import PRESETS
+from progan.support.config_io import (
+    flat_fields,
+    from_json,
+    parse_per_resolution,
+    print_per_resolution,
+    to_json,
+    value_at,
+)
+from progan.support.errors import ConfigError
 
 
 @pytest.mark.parametrize("name", PRESETS)

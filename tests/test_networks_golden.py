@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
-from progan.derivatives import leaky_relu_
-from progan.errors import ConfigError
 from progan.images import box_down, nearest_up
 from progan.interop.official import OfficialSnapshot, import_array, official_name, read
 from progan.layers import EqualizedConv2d, minibatch_stddev
 from progan.losses import gradient_norms, wgan_gp_d
 from progan.networks import Discriminator, Generator, parameter_count
+from progan.ops import leaky_relu_
+from progan.support.errors import ConfigError
 
 N = TypeVar("N", Generator, Discriminator)
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "golden"
 CASES = [(name, i) for name in "acd" for i in range(5)]
 
 

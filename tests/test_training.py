@@ -16,14 +16,16 @@ from torch import Tensor
 
 import progan.step
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
-from progan.data.pyramid import ImagePyramid
-from progan.errors import ConfigError, RunError
+from progan.data.store.pyramid import ImagePyramid
 from progan.images import to_float
-from progan.rng import data_order, keyed_generator, latents
+from progan.run.signals import stop_signals
+from progan.run.state import TrainState
 from progan.schedule import Phase, Schedule
-from progan.state import TrainState, load_network, save_network
 from progan.step import read_reals, train_step, working_gp_target
-from progan.training import crossed, fit_to_data, load_networks, start_from, stop_signals, train
+from progan.support.errors import ConfigError, RunError
+from progan.support.rng import data_order, keyed_generator, latents
+from progan.training import crossed, fit_to_data, train
+from progan.weights import load_network, load_networks, save_network
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]
@@ -477,7 +479,7 @@ def init(make_config: Any, tmp_path: Path) -> Path:
 
 def test_a_run_can_start_from_given_networks_fully_grown(make_config: Any, init: Path) -> None:
     state = TrainState.create(make_config(), CPU)
-    start_from(state, load_networks(init))
+    state.start_from(load_networks(init))
     assert state.nimg == 64  # two stable phases and two fades of 16
     for name, network in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
         kind = "discriminator" if name == "d" else "generator"
@@ -488,7 +490,7 @@ def test_a_run_can_start_from_given_networks_fully_grown(make_config: Any, init:
 def test_networks_of_another_shape_are_refused(make_config: Any, init: Path) -> None:
     state = TrainState.create(make_config(g={"fmap_max": 8}), CPU)
     with pytest.raises(ConfigError, match=r"init: .*g\.safetensors is of GeneratorConfig"):
-        start_from(state, load_networks(init))
+        state.start_from(load_networks(init))
 
 
 def test_a_run_from_given_networks_trains_at_full_resolution(

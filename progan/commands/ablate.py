@@ -39,8 +39,8 @@ class Ablate:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.ablation.rows import ROWS, chosen_rows, read_rows
-        from progan.ablation.study import Study
+        from progan.studies.ablation.rows import ROWS, chosen_rows, read_rows
+        from progan.studies.ablation.study import Study
 
         rows = [*ROWS, *(read_rows(self.more_rows) if self.more_rows is not None else [])]
         study = Study(self.data, self.out, self.scale, self.held_out, self.mirror, self.seeds, self.images, self.device)

@@ -30,7 +30,7 @@ class Cifar10:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.cifar10 import cifar10
+        from progan.studies.cifar10 import cifar10
 
         table = cifar10(
             self.data,

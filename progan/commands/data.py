@@ -68,7 +68,7 @@ class Doctor:
     """Processes; all cores by default."""
 
     def run(self) -> None:
-        from progan.data.doctor import examine, summary, write_report
+        from progan.data.pictures.doctor import examine, summary, write_report
 
         report = examine(self.src, workers=self.workers)
         if self.report is not None:
@@ -88,8 +88,8 @@ class Show:
     """Only this resolution; all by default."""
 
     def run(self) -> None:
-        from progan.data.pyramid import ImagePyramid
         from progan.data.show import contact_sheet, write_sheet
+        from progan.data.store.pyramid import ImagePyramid
 
         write_sheet(contact_sheet(ImagePyramid.open(self.data), level=self.level), self.out)
         print(f"contact sheet: {self.out}")
@@ -110,8 +110,8 @@ class Export:
     """Processes; all cores by default."""
 
     def run(self) -> None:
-        from progan.data.export import export
-        from progan.data.pyramid import ImagePyramid
+        from progan.data.formats.export import export
+        from progan.data.store.pyramid import ImagePyramid
 
         print(f"exported: {export(ImagePyramid.open(self.data), self.out, self.to, workers=self.workers)}")
 
@@ -127,7 +127,7 @@ class Info:
 
     def run(self) -> None:
         from progan.data.create import describe
-        from progan.data.pyramid import ImagePyramid
+        from progan.data.store.pyramid import ImagePyramid
 
         pyramid = ImagePyramid.open(self.data)
         if self.verify:

@@ -7,7 +7,7 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
-from progan.errors import ConfigError
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,8 @@ class Evaluate:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.data.pyramid import ImagePyramid
-        from progan.device import pick_device
-        from progan.evaluate import (
+        from progan.data.store.pyramid import ImagePyramid
+        from progan.evaluation.subjects import (
             evaluate,
             folder_subject,
             neighbours_picture,
@@ -52,8 +51,9 @@ class Evaluate:
             training_mirrors,
         )
         from progan.metrics.suite import NEIGHBOURS, choose, split_names
-        from progan.run_folder import RunFolder
-        from progan.run_metrics import plot_metrics
+        from progan.run.metrics_log import plot_metrics
+        from progan.support.device import pick_device
+        from progan.support.run_files import RunFolder
 
         if (self.source is None) == (self.fakes is None):
             raise ConfigError("SOURCE: give a run folder or a .safetensors file, or --fakes FOLDER, one of them")

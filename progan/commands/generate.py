@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from tyro.conf import Positional
 
-from progan.errors import ConfigError
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Generate:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.generate import write_images
+        from progan.sampling.images import write_images
 
         seeds = parse_numbers("--seeds", self.seeds)
         classes = None if self.labels is None else parse_numbers("--labels", self.labels)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from progan.errors import ConfigError
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Modes:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.mode_recovery import recover_modes
-        from progan.mode_report import markdown
+        from progan.studies.modes.report import markdown
+        from progan.studies.modes.study import recover_modes
 
         try:
             divisors = [int(word) for word in _words(self.divisors)]

@@ -9,9 +9,9 @@ from rich.console import Console
 from tyro.conf import arg
 
 from progan.config import TrainConfig
-from progan.errors import ConfigError
-from progan.fields import check_resolution, parse_per_resolution
 from progan.presets import PRESETS
+from progan.support.config_io import check_resolution, parse_per_resolution
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Train:
     """Print the phases as a table and exit."""
 
     def run(self) -> None:
-        from progan.data.pyramid import ImagePyramid
+        from progan.data.store.pyramid import ImagePyramid
         from progan.training import fit_to_data, train
 
         config = self.settled()
@@ -59,7 +59,7 @@ class Train:
         if data is not None:
             config = fit_to_data(config, data)
         if self.dry_run:
-            from progan.plan import plan_table
+            from progan.run.dry_run import plan_table
 
             Console().print(plan_table(config))
             return
@@ -109,7 +109,7 @@ def preset_config(argv: list[str]) -> TrainConfig:
 
 
 def _networks_of(config: TrainConfig, init: Path) -> TrainConfig:
-    from progan.training import load_networks
+    from progan.weights import load_networks
 
     networks = load_networks(init)
     return replace(config, g=networks["g"].config, d=networks["d"].config)

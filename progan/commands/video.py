@@ -9,8 +9,8 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from progan.commands.generate import parse_grid, parse_numbers
-from progan.data.progress import with_progress
-from progan.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError
+from progan.support.workers import with_progress
 
 LONGEST = 3600  # seconds
 
@@ -50,7 +50,7 @@ class Video:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.video import check_video, write_video
+        from progan.sampling.video import check_video, write_video
 
         check_video(self.out, self.fps)
         frames = round(self.seconds * self.fps) if 0 < self.seconds <= LONGEST else 0
@@ -68,8 +68,8 @@ class Video:
         Console().print(f"{self.seconds:g} s of video: {self.out}")
 
     def _growth(self, frames: int) -> Iterator[Image.Image]:
-        from progan.interpolate import growth_frames
-        from progan.run_folder import RunFolder
+        from progan.sampling.walk import growth_frames
+        from progan.support.run_files import RunFolder
 
         pictures = RunFolder(self.source).fakes()
         if not pictures:
@@ -77,8 +77,8 @@ class Video:
         return growth_frames(pictures, frames)
 
     def _walk(self, frames: int) -> Iterator[Image.Image]:
-        from progan.generate import load_generator
-        from progan.interpolate import walk_frames
+        from progan.sampling.images import load_generator
+        from progan.sampling.walk import walk_frames
 
         g, stage = load_generator(self.source, resolution=self.resolution, alpha=self.alpha)
         return walk_frames(

@@ -12,13 +12,13 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from progan.data.growing import make_image
-from progan.data.progress import work, worker_count
-from progan.data.pyramid import ImagePyramid
 from progan.data.source import BadImage, FileSource, ImageStream, Source
-from progan.data.writer import PyramidWriter
-from progan.errors import DataError
-from progan.memory import keep_freed_memory
+from progan.data.store.pyramid import ImagePyramid
+from progan.data.store.row_files import make_image
+from progan.data.store.writer import PyramidWriter
+from progan.support.errors import DataError
+from progan.support.malloc import keep_freed_memory
+from progan.support.workers import work, worker_count
 
 SHOWN_BAD_IMAGES = 10
 SHOWN_LABELS = 40

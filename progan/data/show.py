@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from progan.data.pyramid import ImagePyramid
-from progan.data.tree import shown
-from progan.errors import DataError
-from progan.files import write_whole
+from progan.data.pictures.tree import shown
+from progan.data.store.pyramid import ImagePyramid
+from progan.support.errors import DataError
+from progan.support.files import write_whole
 
 GAP = 2  # pixels between cells
 CELL = 128  # pixels: smaller images are enlarged to this, so that their pixels can be seen

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 Levels = dict[int, np.ndarray]  # one image at every resolution: {r: uint8 [C, r, r]}, as `box_pyramid` makes them
 OnBad = Literal["fail", "skip", "fix"]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
-from progan.errors import ConfigError, RunError
 from progan.interop.official_pickle import NetworkCall, ScalarCall, to_array, unpickle
 from progan.networks import Discriminator, Generator
+from progan.support.errors import ConfigError, RunError
 
 N = TypeVar("N", Generator, Discriminator)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from progan.errors import RunError
+from progan.support.errors import RunError
 
 
 class _Call:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from progan.errors import UserError
-from progan.files import write_whole
 from progan.metrics.protocol import Statistics
+from progan.support.errors import UserError
+from progan.support.files import write_whole
 
 
 def cache_folder() -> Path:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progan.errors import ConfigError
+from progan.support.errors import ConfigError
 
 NetworkName = Literal["inception", "efficientnet_lite0"]
 FeatureNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.errors import ConfigError, DataError
 from progan.metrics.feature_networks import NetworkName, load_network
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, check_same_shape, collect, rgb
-from progan.rng import keyed_generator
+from progan.support.errors import ConfigError, DataError
+from progan.support.rng import keyed_generator
 
 ROWS_AT_ONCE = 8192  # of features in float64
 

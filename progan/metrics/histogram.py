@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.metrics.workers import worker_threads
+from progan.metrics.threads import worker_threads
 
 # Bins are equally wide in x / (SCALE + |x|): 8e-6 at x = 0, 7e-5 at 1, where normalised projections have unit variance.
 BINS = 2**17

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from progan.errors import DataError
 from progan.images import make_grid
+from progan.support.errors import DataError
 
 QUERIES_AT_ONCE, BASE_AT_ONCE = 1024, 8192  # rows of one block of float32 distances, 32 MiB
 SPARE = 8  # candidates more than asked for, lest rounding in float32 drops a near one

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 Images = np.ndarray | Tensor | Iterable[np.ndarray] | Iterable[Tensor]  # uint8 [N, C, R, R], whole or in batches
 Statistics = dict[str, np.ndarray]

@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.errors import ConfigError, DataError
 from progan.metrics.histogram import histogram_distance, projection_histograms
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, check_same_shape, collect, rgb
-from progan.metrics.workers import worker_threads
-from progan.rng import keyed_generator
+from progan.metrics.threads import worker_threads
+from progan.support.errors import ConfigError, DataError
+from progan.support.rng import keyed_generator
 
 PATCH = 7  # pixels
 COARSEST = 16  # pixels of the last level, which is the low-pass image itself

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.errors import ConfigError, DataError
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, collect
-from progan.metrics.workers import worker_threads
+from progan.metrics.threads import worker_threads
+from progan.support.errors import ConfigError, DataError
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # from the full resolution down to a sixteenth of it
 WINDOW = 11  # pixels

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from progan.errors import ConfigError
 from progan.metrics.feature_networks import NetworkName
 from progan.metrics.features import (
     FeatureCollector,
@@ -18,6 +17,7 @@ from progan.metrics.features import (
 from progan.metrics.protocol import Collector, Protocol, Statistics
 from progan.metrics.sliced_wasserstein import SwdCollector, SwdProtocol, swd_spread, swd_values
 from progan.metrics.structural_similarity import MsSsimCollector, MsSsimProtocol, mean_and_error
+from progan.support.errors import ConfigError
 
 Values = dict[str, float]
 

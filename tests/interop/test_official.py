@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import RunError
 from progan.interop.official import import_array, official_name, read
 from progan.networks import Discriminator, Generator
+from progan.support.errors import RunError
 
-DATA = Path(__file__).parent.parent / "data"
+DATA = Path(__file__).parents[1] / "golden"
 
 
 class Network:

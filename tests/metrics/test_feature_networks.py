@@ -14,7 +14,6 @@ import pytest
 import torch
 from PIL import Image
 
-from progan.errors import ConfigError
 from progan.metrics import feature_networks
 from progan.metrics.feature_networks import load_network
 from progan.metrics.features import (
@@ -25,7 +24,8 @@ from progan.metrics.features import (
     kernel_distance,
 )
 from progan.metrics.protocol import collect
-from progan.rng import keyed_generator
+from progan.support.errors import ConfigError
+from progan.support.rng import keyed_generator
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint8)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import ConfigError, DataError
 from progan.metrics import features
 from progan.metrics.features import (
     FeatureCollector,
@@ -17,7 +16,8 @@ from progan.metrics.features import (
     kernel_distance,
 )
 from progan.metrics.protocol import collect
-from progan.rng import keyed_generator
+from progan.support.errors import ConfigError, DataError
+from progan.support.rng import keyed_generator
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 16), dtype=np.uint8)
 LITE0 = FeatureProtocol("efficientnet_lite0", len(IMAGES))

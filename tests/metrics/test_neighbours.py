@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from progan.errors import DataError
 from progan.metrics import neighbours
 from progan.metrics.neighbours import memorisation, nearest, neighbour_sheet
+from progan.support.errors import DataError
 
 BASE = np.random.default_rng(0).normal(3, 1, (97, 12)).astype(np.float32)
 QUERIES = np.random.default_rng(1).normal(3, 1, (31, 12)).astype(np.float32)

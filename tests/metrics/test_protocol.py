@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import DataError
 from progan.metrics.cache import cache_folder, cached
 from progan.metrics.protocol import Collector, Statistics, collect, rgb
+from progan.support.errors import DataError
 
 IMAGES = np.arange(23 * 3 * 4 * 4, dtype=np.uint8).reshape(23, 3, 4, 4)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import ConfigError, DataError
 from progan.metrics import sliced_wasserstein as sw
 from progan.metrics.protocol import collect
+from progan.support.errors import ConfigError, DataError
 
-GOLDEN = np.load(Path(__file__).parent.parent / "data" / "official_metrics.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "official_metrics.npz")
 A, B = GOLDEN["A"], GOLDEN["B"]  # uint8 [128, 3, 64, 64] each
 FEW = {"images": 128, "directions": 64}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import ConfigError, DataError
 from progan.metrics import structural_similarity as ss
+from progan.support.errors import ConfigError, DataError
 
-GOLDEN = np.load(Path(__file__).parent.parent / "data" / "official_metrics.npz")
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "official_metrics.npz")
 A = GOLDEN["A"]  # uint8 [128, 3, 64, 64]
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from progan.errors import ConfigError, DataError
-from progan.measure import Meter, Reals
+from progan.evaluation.meter import Meter, Reals
 from progan.metrics import features
 from progan.metrics.suite import NAMES, choose
-from progan.rng import keyed_generator
+from progan.support.errors import ConfigError, DataError
+from progan.support.rng import keyed_generator
 
 CPU = torch.device("cpu")
 IMAGES = np.random.default_rng(0).integers(0, 256, (25, 3, 8, 8), dtype=np.uint8)

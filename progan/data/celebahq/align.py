@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from progan.data.source import BadImageError
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 Enlarge = Callable[[Image.Image, int], Image.Image]  # makes an RGB picture larger, by a power of two
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from progan.data.pictures.tree import open_zip
 from progan.data.source import BadImageError
-from progan.data.tree import open_zip
 
 DELTAS_PER_ZIP = 1000
 ROUNDS = 100_000  # of the key derivation

@@ -14,7 +14,7 @@ from PIL import Image
 
 from progan.data.celebahq.align import align, oriented_square, square_side
 from progan.data.source import BadImageError
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 NEEDS_PHOTOS = 'finding faces needs the package {}; run: pip install "progan[photos]"'
 MODEL_FILE = "shape_predictor_68_face_landmarks.dat"

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from progan.data.celebahq.align import Enlarge, lanczos_enlarge
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 Enhance = Literal["lanczos", "superres"]
 Network = Callable[[np.ndarray], np.ndarray]

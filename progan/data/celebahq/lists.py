@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 LANDMARKS = "Anno/list_landmarks_celeba.txt"  # below CelebA's folder; the in-the-wild photographs' own pixels
 IMAGE_LIST = "image_list.txt"  # beside the zips of deltas

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from rich.console import Console
 
-from progan.data.progress import work
 from progan.data.source import BadImage
-from progan.errors import DataError
+from progan.support.errors import DataError
+from progan.support.workers import work
 
 Photo = TypeVar("Photo")
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from progan.data.pyramid import box_pyramid
 from progan.data.source import ImageStream, Source
+from progan.data.store.pyramid import box_pyramid
 
 RESOLUTION = 32
 

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.pictures import open_picture
-from progan.data.pyramid import box_pyramid
+from progan.data.pictures.decode import open_picture
+from progan.data.pictures.tree import PictureFile, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
-from progan.data.tree import PictureFile, open_tree, shown
-from progan.errors import DataError
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 PICTURES = 202_599  # of the whole data set
 SIZE = (178, 218)  # width and height of an aligned picture

@@ -20,12 +20,12 @@ from progan.data.celebahq.align import Enlarge, align, lanczos_enlarge
 from progan.data.celebahq.enhance import Enhance, enlarger
 from progan.data.celebahq.lists import IMAGE_LIST, LANDMARKS, ListedImage, read_image_list, read_landmarks
 from progan.data.celebahq.ratings import rate
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import pillow_errors
-from progan.data.pyramid import box_pyramid
+from progan.data.pictures.decode import pillow_errors
+from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels, Made, OnBad
-from progan.data.tree import shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 PHOTOS = "img_celeba"  # the in-the-wild photographs, below CelebA's folder
 PUBLISHED_IMAGES = 30_000

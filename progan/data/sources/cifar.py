@@ -10,10 +10,10 @@ from typing import Any, Literal
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.safe_pickle import to_uint8, unpickle
 from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.errors import DataError
+from progan.support.errors import DataError
+from progan.support.inert_pickle import to_uint8, unpickle
 
 Split = Literal["train", "test", "all"]
 

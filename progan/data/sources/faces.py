@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pyramid import box_pyramid
 from progan.data.source import ImageStream, Source
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 STYLE = "toon-head"
 PACKAGES = ("dicebear-core", "dicebear-styles", "resvg-py")

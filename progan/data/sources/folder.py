@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import Crop, read_size, square_side, too_small
+from progan.data.pictures.decode import Crop, read_size, square_side, too_small
+from progan.data.pictures.tree import PictureFile, Tree, file_levels, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
-from progan.data.tree import PictureFile, Tree, file_levels, open_tree, shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.support.errors import DataError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Folder(FileSource):
     """Colour channels of the data set."""
 
     def _open(self) -> ImageStream:
-        """Read the names of all pictures and the header of each; see `progan.data.pictures` for how they are decoded.
+        """Read the names of all pictures and the header of each; `progan.data.pictures.decode` says how they decode.
 
         Raises DataError when `src` holds no pictures, when a picture has no class though classes are asked for, and
         for a resolution that is no power of two of at least 4.

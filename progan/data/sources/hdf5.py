@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pyramid import box_pyramid
+from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, FileSource, ImageStream, Levels
 from progan.data.sources.tfrecords import read_one_hot
-from progan.data.tree import shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 if TYPE_CHECKING:
     import h5py

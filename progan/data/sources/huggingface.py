@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import Crop, read_size, square_side
+from progan.data.pictures.decode import Crop, read_size, square_side
+from progan.data.pictures.tree import PictureFile, file_levels, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
-from progan.data.tree import PictureFile, file_levels, shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.support.errors import DataError
 
 UNNAMED_SPLIT = "train"  # what a data set without a split's name is taken for
 

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image
 from tyro.conf import Positional
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import open_picture
-from progan.data.pyramid import box_pyramid
+from progan.data.pictures.decode import open_picture
+from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Made, OnBad
-from progan.data.tree import shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 if TYPE_CHECKING:
     import lmdb

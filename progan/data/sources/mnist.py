@@ -13,7 +13,7 @@ from tyro.conf import Positional
 
 from progan.data.source import ImageStream, Source
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 Split = Literal["train", "test", "all"]
 

@@ -15,13 +15,13 @@ from progan.data.celebahq.align import align, square_side
 from progan.data.celebahq.detect import check_detector, find_faces
 from progan.data.celebahq.enhance import Enhance, enlarger
 from progan.data.celebahq.lists import read_landmarks
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pictures import open_picture
-from progan.data.progress import work
-from progan.data.pyramid import box_pyramid
+from progan.data.pictures.decode import open_picture
+from progan.data.pictures.tree import PictureFile, Tree, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels, OnBad
-from progan.data.tree import PictureFile, Tree, open_tree, shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
+from progan.support.workers import work
 
 Job = tuple[PictureFile, np.ndarray]  # a photograph and the landmarks [5, 2] of one face in it
 

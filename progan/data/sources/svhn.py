@@ -11,7 +11,7 @@ from tyro.conf import Positional
 
 from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.errors import DataError
+from progan.support.errors import DataError
 
 SITE = "http://ufldl.stanford.edu/housenumbers/"
 PARTS = ("train", "test", "extra")

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from tyro.conf import Positional
 
-from progan.data.manifest import pyramid_resolutions
-from progan.data.pyramid import box_pyramid
+from progan.data.formats.tfrecord import decode_example, read_record, record_offsets
+from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
-from progan.data.tfrecord import decode_example, read_record, record_offsets
-from progan.data.tree import shown
-from progan.errors import DataError
+from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import DataError
 
 Places = list[tuple[int, int, int]]  # of one image: resolution, and where its record starts and ends
 

@@ -1,0 +1,29 @@
+"""`progan import`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Import:
+    """Read an official TensorFlow snapshot (.pkl) without TensorFlow and without running anything in it."""
+
+    snapshot: Positional[Path]
+    """The official .pkl file with G, D and Gs."""
+    out: Path
+    """Folder for generator.safetensors (Gs), g.safetensors and d.safetensors."""
+
+    def run(self) -> None:
+        from progan.interop.official import read
+        from progan.weights import save_network
+
+        snapshot = read(self.snapshot)
+        self.out.mkdir(parents=True, exist_ok=True)
+        resolution = snapshot.g.config.resolution // 2 ** int(snapshot.lod)
+        stage = {"nimg": 0, "resolution": resolution, "alpha": 1.0 - snapshot.lod % 1.0}
+        for name, network in (("generator", snapshot.gs), ("g", snapshot.g), ("d", snapshot.d)):
+            save_network(self.out / f"{name}.safetensors", network, **stage)
+        Console().print(f"generator.safetensors, g.safetensors and d.safetensors in {self.out}")

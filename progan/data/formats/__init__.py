@@ -1,0 +1,1 @@
+"""Files of other programs: official TFRecords, picture folders, zip files."""

@@ -1,0 +1,1 @@
+"""Encoded pictures: found, decoded, looked at."""

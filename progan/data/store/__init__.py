@@ -1,0 +1,1 @@
+"""The data set on disk: every image at every resolution, memory-mapped."""

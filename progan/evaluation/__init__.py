@@ -1,0 +1,1 @@
+"""Whose images are measured, against which reals, and what was found (paper section 5)."""

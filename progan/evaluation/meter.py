@@ -1,0 +1,288 @@
+"""Measuring streams of generated images against a data set (paper section 5)."""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from progan.data.store.manifest import images_name
+from progan.data.store.pyramid import ImagePyramid
+from progan.images import mirror
+from progan.metrics.cache import cached
+from progan.metrics.protocol import Collector, Statistics
+from progan.metrics.suite import Metric, Values
+from progan.networks import Generator
+from progan.sampling.images import batches, one_hot
+from progan.support.errors import DataError, RunError
+from progan.support.files import disk_reason, make_folder
+from progan.support.rng import keyed_generator, latents
+
+READ_AT_ONCE = 4 * 1024 * 1024  # pixels
+
+
+@dataclass(frozen=True)
+class Reals:
+    """A data set's images in random order, each at most once, at one resolution.
+
+    mirrored: every image is shown mirrored with probability one half, as it must be when training did so.
+    """
+
+    data: ImagePyramid
+    resolution: int
+    mirrored: bool
+    seed: int = 0
+
+    def stream(self, start: int, count: int) -> Iterator[np.ndarray]:
+        """Numbers start .. start + count of the order: uint8 [n, C, R, R]."""
+        total = len(self.data)
+        order = torch.randperm(total, generator=keyed_generator(self.seed, "measured reals")).numpy()
+        flips = torch.rand(total, generator=keyed_generator(self.seed, "measured mirror")).numpy() < 0.5
+        for chosen in self._batches(start, start + count):
+            images = self.data.read(order[chosen], self.resolution)
+            yield mirror(images, flips[chosen]) if self.mirrored else images
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        """All images as they are stored, none mirrored."""
+        every = np.arange(len(self.data))
+        for chosen in self._batches(0, len(every)):
+            yield self.data.read(every[chosen], self.resolution)
+
+    def _batches(self, start: int, stop: int) -> Iterator[slice]:
+        """Ranges of at most 256 images, and of bounded memory."""
+        batch = max(1, min(256, READ_AT_ONCE // self.resolution**2))
+        return (slice(first, min(first + batch, stop)) for first in range(start, stop, batch))
+
+    def key(self) -> dict[str, Any]:
+        """What the images depend on. A file that is written again, even in place, changes it."""
+        file = (self.data.path / images_name(self.resolution)).stat()
+        return {
+            "data": self.data.hash,
+            "file": [file.st_size, file.st_mtime_ns],
+            "resolution": self.resolution,
+            "mirrored": self.mirrored,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric of one set of images.
+
+    values: by level and "average" for SWD, {"": value} for others; SWD and KID are x 1e3. spread: of each value, what
+    kind is in `metric.spread`. floor: the values of reals against other reals for a distance, else the reals' own.
+    images: how many of fakes, reals and floor.
+    """
+
+    metric: Metric
+    values: Values
+    spread: Values
+    floor: Values
+    images: dict[str, int]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data, for a line of metrics.jsonl."""
+        return {
+            "metric": self.metric.name,
+            "values": self.values,
+            "spread": self.spread,
+            "spread_is": self.metric.spread,
+            "floor" if self.metric.is_distance else "reals": self.floor,
+            "images": self.images,
+            "protocol": self.metric.protocol.hash,
+            "protocol_fields": self.metric.protocol.describe(),
+            "seconds": round(self.seconds, 2),
+        }
+
+
+@dataclass
+class Meter:
+    """Measures one set of fakes after the other against the same reals, whose statistics are collected once.
+
+    Raises DataError when the data set holds too few images for a metric and its noise floor.
+    """
+
+    metrics: Sequence[Metric]
+    reals: Reals
+    device: torch.device
+    quiet: bool = False
+    _reals: dict[str, Statistics] = field(default_factory=dict, init=False)
+    _floors: dict[str, Values] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        for metric in self.metrics:
+            self._check(metric)
+
+    def measure(self, fakes: Iterable[np.ndarray]) -> list[Result]:
+        """The metrics of a stream of uint8 batches [n, C, R, R], which may hold more images than are needed."""
+        for metric in self.metrics:
+            self._prepare(metric)
+        collectors: dict[str, Collector] = {}
+        for metric in self.metrics:
+            key = metric.protocol.hash
+            against = self._reals[key] if metric.is_distance else None
+            collectors.setdefault(key, metric.collector("fakes", self.device, against=against))
+        seconds = dict.fromkeys(collectors, 0.0)
+        wanted = max(metric.size for metric in self.metrics)
+        for images in shown("fakes", fakes, wanted, self.quiet):
+            for key, collector in collectors.items():
+                start = time.perf_counter()
+                collector.add(images)
+                seconds[key] += time.perf_counter() - start
+            if all(collector.taken == collector.size for collector in collectors.values()):
+                break
+        statistics: dict[str, Statistics] = {}
+        results = []
+        for metric in self.metrics:
+            start, key = time.perf_counter(), metric.protocol.hash
+            if key not in statistics:
+                statistics[key] = collectors.pop(key).finish()
+            values, spread = metric.compare(statistics[key], self._reals[key])
+            took = seconds[key] + time.perf_counter() - start
+            counts = {"fakes": metric.size, "reals": metric.size}
+            if metric.is_distance:
+                counts["floor"] = self._floor_size(metric)
+            results.append(Result(metric, values, spread, self._floors[metric.name], counts, took))
+        return results
+
+    def _prepare(self, metric: Metric) -> None:
+        """Statistics of the reals and the noise floor, from the cache if they are there."""
+        protocol = metric.protocol
+        key = {"metric": protocol.name, "protocol": protocol.describe(), "reals": self.reals.key()}
+        if protocol.hash not in self._reals:
+            self._reals[protocol.hash] = cached(
+                key | {"role": "reals"}, lambda: self._collect(metric, "reals", 0, metric.size)
+            )
+        if metric.name not in self._floors:
+            of_floor = key | {"role": "floor", "name": metric.name, "seed": metric.seed}
+            self._floors[metric.name] = _unpacked(cached(of_floor, lambda: _packed(self._floor(metric))))
+
+    def _floor(self, metric: Metric) -> Values:
+        reals = self._reals[metric.protocol.hash]
+        if not metric.is_distance:
+            return metric.compare(reals, reals)[0]
+        others = self._collect(metric, "floor", metric.size, self._floor_size(metric))
+        return metric.compare(others, reals)[0]
+
+    def _floor_size(self, metric: Metric) -> int:
+        return min(metric.size, len(self.reals.data) - metric.size)
+
+    def _collect(self, metric: Metric, role: str, start: int, count: int) -> Statistics:
+        collector = metric.collector(role, self.device, count)
+        text = f"{metric.name}: reals" if role == "reals" else f"{metric.name}: other reals"
+        for images in shown(text, self.reals.stream(start, count), count, self.quiet):
+            collector.add(images)
+        return collector.finish()
+
+    def _check(self, metric: Metric) -> None:
+        have, data = len(self.reals.data), self.reals.data.path
+        # Half as many others are enough to see the floor (it is a little higher then), and 30,000 images for 16,384.
+        need = metric.size + metric.size // 2 if metric.is_distance else metric.size
+        if have < need:
+            most = have // 2 if metric.is_distance else have
+            raise DataError(
+                f"{data}: holds {have:,} images, {metric.name} needs {need:,} ({metric.size:,} reals"
+                + (" and half as many others for the noise floor" if metric.is_distance else "")
+                + f"); give a larger data set, or --images {most} (values from other numbers do not compare)"
+            )
+
+
+def shown(text: str, stream: Iterable[np.ndarray], total: int, quiet: bool) -> Iterator[np.ndarray]:
+    """The stream of batches, its images counted on the screen if that is a terminal."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(text),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=total)
+        for images in stream:
+            progress.advance(task, len(images))
+            yield images
+
+
+def fakes_of(
+    g: Generator,
+    labels_of: ImagePyramid | None,
+    count: int,
+    *,
+    seed: int = 0,
+    resolution: int | None = None,
+    alpha: float = 1.0,
+) -> Iterator[np.ndarray]:
+    """`count` images of a generator at full size: uint8 [n, C, R, R], a batch at a time.
+
+    labels_of: the data set whose labels a generator with labels is given, drawn at random, as training does.
+    resolution, alpha: as far as the network has grown; its pixels are repeated up to the full resolution, so that all
+    snapshots of a run are measured on the same levels.
+    """
+    z = latents(seed, "measured fakes", 0, count, g.config.z_dim)
+    labels = one_hot([0] * count, g.config.label_dim)
+    if labels is not None:
+        if labels_of is None or labels_of.label_dim != g.config.label_dim:
+            raise DataError(f"the generator has {g.config.label_dim} labels; give a data set with as many")
+        chosen = torch.randint(len(labels_of), (count,), generator=keyed_generator(seed, "measured labels"))
+        labels = torch.from_numpy(labels_of.read_labels(chosen.numpy()))
+    yield from batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=True)
+
+
+def append(record: Path, results: Sequence[Result], name: str, nimg: int | None, meter: Meter) -> None:
+    """Add one line per result to metrics.jsonl; raises RunError when the disk does not take it."""
+    about = {"source": name, "nimg": nimg}
+    where = {
+        "data": meter.reals.data.hash,
+        "resolution": meter.reals.resolution,
+        "mirrored": meter.reals.mirrored,
+        "seed": meter.reals.seed,
+        "device": str(meter.device),
+    }
+    lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
+    make_folder("--out", record.parent)
+    try:
+        if record.exists() and record.read_bytes()[-1:] not in (b"\n", b""):
+            lines = "\n" + lines  # a kill cut the line before short
+        with record.open("ab") as file:
+            file.write(lines.encode())
+    except OSError as error:
+        raise RunError(f"{record}: cannot be written ({disk_reason(error)}); free some space") from None
+
+
+def summary(results: Sequence[Result]) -> str:
+    """One line: 'SWD x1e3 average 12.3 ± 0.2 (reals 1.1), MS-SSIM 0.21 ± 0.01 (reals 0.18)'."""
+    parts = []
+    for result in results:
+        level = list(result.values)[-1]
+        spread, floor = number(result.spread.get(level)), number(result.floor.get(level))
+        parts.append(f"{value_title(result, level)} {number(result.values[level])} ± {spread} (reals {floor})")
+    return ", ".join(parts)
+
+
+def value_title(result: Result, level: str) -> str:
+    """What a value is called in tables."""
+    name = result.metric.name
+    shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(name, f"{name} x1e3" if name.startswith("kid") else name)
+    return f"{shown_as} {level}".rstrip()
+
+
+def number(value: float | None) -> str:
+    """Four digits, or nothing."""
+    return "" if value is None else f"{value:.4g}"
+
+
+def _packed(values: Values) -> Statistics:
+    return {f"value {name}": np.float64(value).reshape(1) for name, value in values.items()}
+
+
+def _unpacked(statistics: Statistics) -> Values:
+    return {name.removeprefix("value "): float(array[0]) for name, array in statistics.items()}

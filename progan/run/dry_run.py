@@ -1,0 +1,89 @@
+"""What a run will do, before it does it: `progan train --dry-run`."""
+
+from rich.table import Table
+
+from progan.config import TrainConfig
+from progan.networks import Discriminator, Generator, parameter_count
+from progan.run.team import images_at_once
+from progan.schedule import Schedule
+
+PROCESS_BYTES = 400 * 2**20
+ACTIVATIONS = 7
+
+
+def plan_table(config: TrainConfig) -> Table:
+    """The phases of a run: resolution, images, batch, learning rate, parameters at work, estimated memory."""
+    table = Table(title=f"{config.schedule.total_nimg / 1000:g} kimg to {config.g.resolution}x{config.g.resolution}")
+    for name in ("resolution", "phase", "kimg", "batch", "lr", "G, D (M)", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.caption = "G, D: million parameters at work; memory: estimated, at the peak of a step"
+    schedule = Schedule(config.schedule, config.g.resolution)
+    for span in schedule.phases():
+        phase = schedule.at(span.start_nimg)
+        g, d = working_parameters(config, phase.resolution)
+        table.add_row(
+            f"{phase.resolution}x{phase.resolution}",
+            "fade" if span.fading else "stable",
+            f"{span.start_nimg / 1000:g}-{span.stop_nimg / 1000:g}",
+            str(phase.batch),
+            f"{phase.g_lr:g}" if phase.g_lr == phase.d_lr else f"{phase.g_lr:g}, {phase.d_lr:g}",
+            f"{g / 1e6:.2f}, {d / 1e6:.2f}",
+            f"{memory_bytes(config, phase.resolution, images_at_once(config, phase)) / 2**30:.1f} GiB",
+        )
+    return table
+
+
+def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:
+    """Parameters of G and D that take part at a resolution, with the fading-out colour layers."""
+    from torch import device, nn
+
+    with device("meta"):
+        g, d = Generator(config.g), Discriminator(config.d)
+
+    def count(network: nn.Module) -> int:
+        names = {str(r) for r in config.g.resolutions if r > resolution}
+        return sum(p.numel() for name, p in network.named_parameters() if not names & set(name.split(".")))
+
+    return count(g), count(d)
+
+
+def seconds_left(config: TrainConfig, nimg: int, img_per_s: float) -> float:
+    """Time to the end of the run, from the speed at `nimg` and the work that each later resolution takes."""
+    now = Schedule(config.schedule, config.g.resolution).at(min(nimg, config.schedule.total_nimg - 1)).resolution
+    return work_left(config, nimg) / (image_work(config, now) * img_per_s)
+
+
+def work_left(config: TrainConfig, nimg: int) -> int:
+    """Work from `nimg` to the end of the run, in the unit of `image_work`."""
+    spans = Schedule(config.schedule, config.g.resolution).phases()
+    return sum(
+        max(0, span.stop_nimg - max(nimg, span.start_nimg)) * image_work(config, span.resolution) for span in spans
+    )
+
+
+def image_work(config: TrainConfig, resolution: int) -> int:
+    """Multiplies that one image costs D at a resolution, and those of the 8x8 block for what is not multiplying."""
+
+    def multiplies(r: int) -> int:
+        maps, half = config.d.fmaps_at(r), config.d.fmaps_at(max(4, r // 2))
+        return r * r * maps * (9 * maps + 4 * half)
+
+    return sum(multiplies(r) for r in config.d.resolutions if r <= resolution) + multiplies(8)
+
+
+def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
+    """Peak memory of a training step, estimated: the process, weights with gradients, Adam and average, activations.
+
+    The penalty's double backward keeps about ACTIVATIONS tensors for each layer of D; fitted to a step at 1024x1024 on
+    the CPU in float32 (docs/performance.md).
+    """
+    from torch import device
+
+    with device("meta"):
+        weights = 4 * (5 * parameter_count(Generator(config.g)) + 4 * parameter_count(Discriminator(config.d)))
+    values = 0
+    for r in config.d.resolutions:
+        if r <= resolution:
+            values += 2 * r * r * config.d.fmaps_at(r) + (r // 2) ** 2 * config.d.fmaps_at(max(4, r // 2))
+    width = 2 if config.precision == "bf16" else 4
+    return PROCESS_BYTES + weights + ACTIVATIONS * values * width * batch

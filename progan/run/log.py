@@ -1,0 +1,161 @@
+"""What a run writes down and shows while it works: stats, times, log lines, pictures, one progress display."""
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import RawIOBase
+from types import TracebackType
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from torch import Tensor
+
+from progan.images import write_png
+from progan.run.dry_run import seconds_left
+from progan.run.state import TrainState
+from progan.schedule import Phase
+from progan.support.errors import RunError
+from progan.support.files import write_text
+from progan.support.run_files import RunFolder
+
+
+class RunLog:
+    """Writer of a run's text files.
+
+    stats.jsonl holds only what the run computed, so a resumed run writes the same bytes; times go to timing.jsonl.
+    """
+
+    def __init__(self, folder: RunFolder, state: TrainState) -> None:
+        self.folder = folder
+        self.state = state
+        self.console = Console(stderr=True)
+        self.total = state.config.schedule.total_nimg
+        for path in (folder.stats, folder.timing):
+            cut_after(path, state.nimg)
+        paths = (folder.stats, folder.timing, folder.log)
+        self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
+        self.progress = Progress(
+            TextColumn("{task.fields[phase]}"),
+            BarColumn(),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
+        self.clock = self.tick_clock = self.shown = time.perf_counter()
+        self.tick_nimg = state.nimg
+
+    def __enter__(self) -> "RunLog":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+        for file in (self.stats, self.timing, self.log):
+            file.close()
+
+    def step(self, phase: Phase, terms: dict[str, Tensor]) -> None:
+        """Add a step's terms to the tick, without waiting for the device."""
+        for name, value in terms.items():
+            self.state.sums[name] = self.state.sums[name] + value if name in self.state.sums else value
+        self.state.steps += 1
+        now = time.perf_counter()
+        self.state.seconds += now - self.clock
+        self.clock = now
+        if now - self.shown > 0.5:
+            self.shown = now
+            self.progress.update(self.task, completed=self.state.nimg, phase=title(phase), speed=self._speed())
+
+    def tick(self, phase: Phase) -> None:
+        """One line of stats: the mean of each term since the line before. Raises RunError if training diverged."""
+        state = self.state
+        means = {name: float(value) / state.steps for name, value in state.sums.items()}
+        bad = [name for name, value in means.items() if not math.isfinite(value)]
+        if bad:
+            raise RunError(
+                f"{self.folder.path}: training diverged before {state.nimg / 1000:.1f} kimg ({bad[0]} is not a number);"
+                " lower --lr, or use --precision fp32, in a new folder"
+            )
+        about = {"nimg": state.nimg, "resolution": phase.resolution, "alpha": phase.alpha, "batch": phase.batch}
+        self._line(self.stats, json.dumps(about | means))
+        now = time.perf_counter()
+        speed = (state.nimg - self.tick_nimg) / (now - self.tick_clock)
+        self._line(self.timing, json.dumps({"nimg": state.nimg, "seconds": state.seconds, "img_per_s": speed}))
+        progress = f"{state.nimg / 1000:8.1f} kimg  {title(phase)}  {self._speed()}"
+        self.tick_nimg, self.tick_clock = state.nimg, now
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
+        self._line(self.log, f"{progress}  {losses}")
+        if not self.console.is_terminal:
+            self.console.print(progress, highlight=False)
+        state.sums, state.steps = {}, 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What happens inside is not counted as time of training."""
+        start = time.perf_counter()
+        yield
+        away = time.perf_counter() - start
+        self.clock += away
+        self.tick_clock += away
+
+    def say(self, text: str) -> None:
+        """A line for the log and the screen."""
+        self._line(self.log, text)
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+    def picture(self, name: str, picture: Image.Image) -> None:
+        """Write a picture into the run's folder, whole or not at all."""
+        write_png(self.folder.path / name, picture)
+
+    def _speed(self) -> str:
+        speed = (self.state.nimg - self.tick_nimg) / max(time.perf_counter() - self.tick_clock, 1e-9)
+        left = seconds_left(self.state.config, self.state.nimg, speed) if speed else math.inf
+        return f"{speed:.0f} img/s  {duration(left)} left"
+
+    def _line(self, file: RawIOBase, text: str) -> None:
+        rest = memoryview(text.encode() + b"\n")
+        try:
+            while rest:  # a disk that fills up takes a part first, and only then says why
+                rest = rest[file.write(rest) or 0 :]
+        except OSError as error:
+            raise RunError(
+                f"{self.folder.path}: cannot be written ({error.strerror}); free some space, then the same command"
+                f" continues at the last checkpoint"
+            ) from None
+
+
+def title(phase: Phase) -> str:
+    """'32x32 alpha 0.25' while fading, '32x32' when stable."""
+    fading = f" alpha {phase.alpha:.2f}" if phase.index % 2 else ""
+    return f"{phase.resolution}x{phase.resolution}{fading}"
+
+
+def duration(seconds: float) -> str:
+    """'3 h 07 min', '12 min', '40 s'."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def cut_after(path: Any, nimg: int) -> None:
+    """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["nimg"] > nimg:
+                break
+        except (ValueError, KeyError, TypeError):
+            break
+        kept.append(line + "\n")
+    write_text(path, "".join(kept))

@@ -1,0 +1,107 @@
+"""Metrics of a run: measured while it trains, read back, drawn."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from progan.config import TrainConfig
+from progan.data.store.pyramid import ImagePyramid
+from progan.evaluation.meter import Meter, Reals, append, fakes_of, summary
+from progan.metrics.suite import choose
+from progan.networks import Generator
+from progan.support.files import write_whole
+from progan.support.run_files import RunFolder
+
+
+class RunMetrics:
+    """Measures the generator of a run against the data it trains on.
+
+    Raises ConfigError or DataError before the run begins if a metric is unknown or the data set is too small for it.
+    """
+
+    def __init__(self, config: TrainConfig, data: ImagePyramid, device: torch.device, folder: RunFolder) -> None:
+        chosen = choose(config.metrics, images=config.metrics_images or None, seed=config.seed)
+        self.images = max(metric.size for metric in chosen)
+        self.seed = config.seed
+        self.folder = folder
+        self.meter = Meter(chosen, Reals(data, config.g.resolution, config.mirror, config.seed), device, quiet=True)
+
+    def measure(self, g: Generator, *, nimg: int, resolution: int, alpha: float) -> str:
+        """Add a line per metric to metrics.jsonl, draw metrics.png anew, and say the result in one line."""
+        data = self.meter.reals.data
+        fakes = fakes_of(g, data, self.images, seed=self.seed, resolution=resolution, alpha=alpha)
+        results = self.meter.measure(fakes)
+        append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
+        plot_metrics(self.folder)
+        return summary(results)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl that tell how far training was, in that order, the newest of each measurement.
+
+    A line that a kill cut short is left out.
+    """
+    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+            same = (row["nimg"], row["metric"], *(row[name] for name in ("protocol", "data", "resolution", "mirrored")))
+        except (ValueError, KeyError, TypeError):
+            continue
+        if row["nimg"] is not None:
+            newest[same] = row
+    return sorted(newest.values(), key=lambda row: row["nimg"])
+
+
+def plot_metrics(folder: RunFolder) -> Path | None:
+    """Draw every metric of a run against images shown and against hours of training: metrics.png in its folder.
+
+    Dashed lines are what reals have. Returns None, and draws nothing, without matplotlib or measurements.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    rows = read_metrics(folder.metrics)
+    names = list(dict.fromkeys((row["metric"], row["protocol"], row["data"]) for row in rows))
+    if not names:
+        return None
+    times = [json.loads(line) for line in folder.timing.read_text().splitlines()] if folder.timing.exists() else []
+    figure = Figure(figsize=(11, 3.6 * len(names)), layout="constrained")
+    axes = figure.subplots(len(names), 2, squeeze=False, sharey="row")
+    for (left, right), name in zip(axes, names, strict=True):
+        chosen = [row for row in rows if (row["metric"], row["protocol"], row["data"]) == name]
+        nimg = np.array([row["nimg"] for row in chosen])
+        hours = np.interp(nimg, [t["nimg"] for t in times], [t["seconds"] / 3600 for t in times]) if times else None
+        unit = (60, "minutes") if hours is not None and hours.max() < 2 else (1, "hours")
+        spent = None if hours is None else hours * unit[0]
+        for axis, x, label in ((left, nimg / 1000, "kimg"), (right, spent, f"{unit[1]} of training")):
+            axis.set_xlabel(label)
+            axis.grid(alpha=0.3)
+            if x is not None:
+                _lines(axis, x, chosen)
+        left.set_ylabel(f"{name[0]} x 1e3" if name[0] in ("swd", "kid") else name[0])
+        left.legend(fontsize="small")
+    path = folder.path / "metrics.png"
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))
+    return path
+
+
+def _lines(axis: Any, x: np.ndarray, rows: Iterable[dict[str, Any]]) -> None:
+    rows = list(rows)
+    for level in rows[0]["values"]:
+        values = [row["values"][level] for row in rows]
+        errors = [row["spread"].get(level, 0.0) for row in rows]
+        width = 2.5 if level == "average" else 1.2
+        label = level or "generated"
+        line = axis.errorbar(x, values, errors, marker=".", linewidth=width, capsize=2, label=label)
+        floor = rows[-1].get("floor", rows[-1].get("reals", {})).get(level)
+        if floor is not None:
+            last = level == list(rows[0]["values"])[-1]
+            colour = line[0].get_color()
+            axis.axhline(floor, linestyle="--", linewidth=0.8, color=colour, label="reals" if last else None)
+    axis.set_ylim(bottom=0)

@@ -1,0 +1,158 @@
+"""What a run has learned, how it is saved and how it is read back, to the bit (appendix A.1)."""
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from progan.config import TrainConfig
+from progan.networks import Discriminator, Generator
+from progan.schedule import Schedule
+from progan.support.config_io import to_json
+from progan.support.errors import ConfigError, RunError
+from progan.support.files import DAMAGES, write_whole
+from progan.support.rng import seeded
+
+CHECKPOINT_FORMAT = 1
+KEPT_CHECKPOINTS = 2  # the newest, and the one before in case a disk fails under it
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes. The position of the run is `nimg` alone."""
+
+    config: TrainConfig
+    g: Generator
+    d: Discriminator
+    g_ema: Generator
+    g_optimizer: torch.optim.Adam
+    d_optimizer: torch.optim.Adam
+    nimg: int = 0
+    d_output: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """Moving average of D's mean score of fakes, from which LSGAN's noise follows (appendix B)."""
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    """Sums of the loss terms since the last line of stats.jsonl."""
+    steps: int = 0
+    """Steps since the last line of stats.jsonl."""
+    seconds: float = 0.0
+    """Seconds of training so far, over all its parts."""
+
+    @classmethod
+    def create(cls, config: TrainConfig, device: torch.device) -> "TrainState":
+        """A run at nimg 0; the weights are a function of config.seed."""
+        with seeded(config.seed, "initial weights"):
+            g, d = Generator(config.g), Discriminator(config.d)
+        g_ema = Generator(config.g)
+        g_ema.load_state_dict(g.state_dict())
+        for network in (g, d, g_ema):
+            network.to(device)
+        g_ema.requires_grad_(False).eval()
+        state = cls(config, g, d, g_ema, new_optimizer(g, config), new_optimizer(d, config))
+        state.d_output = state.d_output.to(device)
+        return state
+
+    def reset_optimizers(self) -> None:
+        """Forget Adam's moments: the loss has just changed with the networks (appendix A.1)."""
+        self.g_optimizer = new_optimizer(self.g, self.config)
+        self.d_optimizer = new_optimizer(self.d, self.config)
+
+    def stage(self) -> dict[str, Any]:
+        """What a weights file says about how far its network has grown: nimg, resolution, alpha."""
+        schedule = self.config.schedule
+        phase = Schedule(schedule, self.config.g.resolution).at(max(0, min(self.nimg, schedule.total_nimg - 1)))
+        return {"nimg": self.nimg, "resolution": phase.resolution, "alpha": phase.alpha}
+
+    def start_from(self, networks: Mapping[str, Any]) -> None:
+        """Take over g, d and generator (the moving average), at the first image of the last phase.
+
+        Raises ConfigError when one of them has another configuration.
+        """
+        for name, own in (("g", self.g), ("d", self.d), ("generator", self.g_ema)):
+            if networks[name].config != own.config:
+                raise ConfigError(f"init: {name}.safetensors is of {networks[name].config}, the run of {own.config}")
+            own.load_state_dict(networks[name].state_dict())
+        self.nimg = Schedule(self.config.schedule, self.config.g.resolution).first_full_nimg()
+
+    def update_ema(self) -> None:
+        """G_ema follows G by one D step, all layers (appendix A.1); batch norm's statistics are averages already."""
+        averages, weights = ([*network.parameters()] for network in (self.g_ema, self.g))
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, weights, 1.0 - self.config.ema_decay)  # type: ignore[arg-type]
+            for own, new in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
+                own.copy_(new)
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            "g": self.g,
+            "d": self.d,
+            "g_ema": self.g_ema,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+        }
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint, whole or not at all, and drop the oldest. Returns its path.
+
+        Raises UserError when the disk is full; the checkpoints before stay.
+        """
+        record = {name: part.state_dict() for name, part in self._parts().items()}
+        record |= {
+            "format": CHECKPOINT_FORMAT,
+            "config": json.dumps(to_json(self.config)),
+            "nimg": self.nimg,
+            "d_output": self.d_output,
+            "sums": self.sums,
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+        buffer = io.BytesIO()
+        torch.save(record, buffer)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"checkpoint-{self.nimg:09d}.pt"
+        write_whole(path, lambda file: file.write(buffer.getbuffer()))
+        for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def load(self, path: Path) -> None:
+        """Continue from a checkpoint of the same config; raises RunError when the file is no whole checkpoint."""
+        try:
+            with zipfile.ZipFile(path) as file:  # torch.load checks no checksums
+                if bad := file.testzip():
+                    raise ValueError(f"{bad} is damaged")
+            record = torch.load(path, map_location="cpu", weights_only=True)
+            if record["format"] != CHECKPOINT_FORMAT:
+                raise RunError(f"{path}: checkpoint format {record['format']} is not {CHECKPOINT_FORMAT}")
+            for name, part in self._parts().items():
+                part.load_state_dict(record[name])
+            self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
+            self.seconds = record["seconds"]
+            self.d_output = record.get("d_output", torch.zeros(())).to(self.d_output.device)  # older runs had none
+        except RunError:
+            raise
+        except FileNotFoundError:
+            raise RunError(f"{path}: no such file; give a checkpoint of a run") from None
+        except DAMAGES as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise RunError(
+                f"{path}: not a whole checkpoint of this run ({reason}); delete it to continue from the one before"
+            ) from None
+
+
+def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
+    """Adam with the config's betas; the learning rate is set at every step from the phase."""
+    fused = next(network.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.Adam(
+        network.parameters(), lr=0.0, betas=(config.beta1, config.beta2), eps=config.adam_eps, fused=fused
+    )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints in a folder, oldest first."""
+    return sorted(folder.glob("checkpoint-*.pt"))

@@ -1,0 +1,155 @@
+"""Minibatches in parts: shared by several processes that torchrun started, and computed part by part to save memory.
+
+Random numbers are drawn for the whole minibatch and then shared out, minibatch-stddev groups stay whole, and gradients
+are averaged, among processes in one message; so the parts together do what the whole would, up to rounding.
+(DistributedDataParallel does not fit networks of which a part is idle, and a loss that has gradients of gradients.)
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from progan.config import TrainConfig
+from progan.schedule import Phase, Schedule
+from progan.support.config_io import value_at
+from progan.support.errors import ConfigError, UserError
+
+T = TypeVar("T")
+Rows = slice | list[int]  # of a minibatch
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; by default it is alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    def rows(self, batch: int, config: TrainConfig) -> Rows:
+        """Which images of a minibatch are this process's."""
+        return _share(batch, config, self.rank, self.size)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in one message."""
+        if self.size == 1:
+            return
+        flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor([number])
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+        return int(found)
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all. If it raises UserError there, the others end with exit code 2."""
+        if self.size == 1:
+            return make()
+        told: list[Any] = [None, None]
+        error: UserError | None = None
+        if self.rank == 0:
+            try:
+                told = [make(), None]
+            except UserError as raised:
+                error, told = raised, [None, str(raised)]
+        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        if error is not None:
+            raise error
+        if told[1] is not None:
+            raise SystemExit(2)
+        made: T = told[0]
+        return made
+
+
+ALONE = Team()
+
+
+@contextmanager
+def join_team(device: torch.device) -> Iterator[Team]:
+    """The processes that torchrun started with this one, each with its own GPU where there are any.
+
+    Raises ConfigError when there are fewer GPUs.
+    """
+    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        yield ALONE
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device.type == "cuda":
+        if device.index is not None:
+            raise ConfigError(f"device: {device} cannot hold several processes; use cuda, and each takes a GPU")
+        if local >= torch.cuda.device_count():
+            raise ConfigError(f"this machine has {torch.cuda.device_count()} GPUs; start one process for each")
+        torch.cuda.set_device(local)
+    # Long enough for the first process to measure metrics while the others wait.
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    yield Team(dist.get_rank(), dist.get_world_size())
+    dist.destroy_process_group()  # not after an error: it would wait for the others
+
+
+def check_shares(config: TrainConfig, size: int) -> None:
+    """Raises ConfigError when the minibatches cannot be cut as several processes or config.micro_batch need it."""
+    schedule = Schedule(config.schedule, config.g.resolution)
+    for phase in (schedule.at(span.start_nimg) for span in schedule.phases()):
+        at_once = images_at_once(config, phase, size)
+        if at_once == phase.batch:
+            continue
+        group, where = _group(phase.batch, config), f"{phase.resolution}x{phase.resolution}"
+        if phase.batch % (group * size):
+            raise ConfigError(
+                f"batch: {phase.batch} at {where} cannot be cut into whole stddev groups of {group} for {size} process"
+                f"{'es' if size > 1 else ''}; make it a multiple of {group * size}, or set --d.stddev-group"
+            )
+        if at_once < group:
+            raise ConfigError(
+                f"micro_batch: {at_once} at {where} holds no stddev group of {group}; use {group} or more, or set"
+                " --d.stddev-group"
+            )
+        if config.g.norm == "batch":
+            raise ConfigError("g.norm: batch normalisation needs whole minibatches; take one process, no micro_batch")
+        if config.d.minibatch_kernels:
+            raise ConfigError("d.minibatch_kernels: they need whole minibatches; take one process, no micro_batch")
+
+
+def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Rows]:
+    """Which images of a process's share of a minibatch it computes at once, one part after the other."""
+    own, at_once = phase.batch // size, images_at_once(config, phase, size)
+    groups = own // _group(own, config)
+    count = next(n for n in range(1, groups + 1) if groups % n == 0 and own // n <= at_once)
+    return [_share(own, config, i, count) for i in range(count)]
+
+
+def images_at_once(config: TrainConfig, phase: Phase, size: int = 1) -> int:
+    """How many images a process computes at once, at most, when so many share a minibatch."""
+    own = phase.batch // size
+    return min(value_at(config.micro_batch, phase.resolution) or own, own)
+
+
+def _share(batch: int, config: TrainConfig, index: int, count: int) -> Rows:
+    """One of `count` shares of a minibatch, so ordered that its stddev groups are groups of the whole.
+
+    Image i of M groups goes with i + M, i + 2M, ...: of each such row a share has a part.
+    """
+    if count == 1:
+        return slice(None)
+    groups = batch // _group(batch, config)
+    part = groups // count
+    starts = range(index * part, batch, groups)
+    return [i for start in starts for i in range(start, start + part)]
+
+
+def _group(batch: int, config: TrainConfig) -> int:
+    """Images that must stay together."""
+    return min(config.d.stddev_group or 1, batch)

@@ -1,0 +1,135 @@
+"""From seeds to pictures."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
+from progan.networks import Generator, check_stage
+from progan.support.device import pick_device
+from progan.support.errors import ConfigError
+from progan.support.files import make_folder
+from progan.support.rng import latents
+from progan.support.run_files import RunFolder
+from progan.weights import load_network
+
+PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
+
+
+def load_generator(
+    source: str | os.PathLike[str], *, resolution: int | None = None, alpha: float | None = None
+) -> tuple[Generator, dict[str, Any]]:
+    """A trained generator (the moving average) on the CPU, and its stage, for its call and for `sample`.
+
+    source: a run folder, of which the newest is taken, or a weights file. The stage is resolution and alpha, as far as
+    the network had grown, or as asked for. Raises RunError when there is none or it is damaged, and ConfigError for a
+    stage that it does not have.
+    """
+    path = Path(source)
+    g, about = load_network(RunFolder(path).newest_generator() if path.is_dir() else path, "generator")
+    grown = int(about.get("resolution", g.config.resolution))
+    if alpha is None:
+        alpha = float(about.get("alpha", 1.0)) if resolution in (None, grown) else 1.0
+    resolution = check_stage(g.config, grown if resolution is None else resolution, alpha)
+    return g.requires_grad_(False), {"resolution": resolution, "alpha": alpha}
+
+
+def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
+    """The latent of each seed, the same on every machine: float32 [N, dim]."""
+    return torch.cat([latents(seed, "generate", 0, 1, dim) for seed in seeds])
+
+
+def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
+    """float32 [N, label_dim], or None for a network without labels."""
+    return torch.eye(label_dim)[list(classes)] if label_dim else None
+
+
+def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:
+    """All images at once: uint8 [N, C, R, R]. Arguments as for `batches`."""
+    return np.concatenate(list(batches(g, z, labels, **how)))
+
+
+@torch.no_grad()
+def batches(
+    g: Generator,
+    z: Tensor,
+    labels: Tensor | None = None,
+    *,
+    resolution: int | None = None,
+    alpha: float = 1.0,
+    full_size: bool = False,
+    batch: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Images for latents, a batch of bounded memory at a time: uint8 [n, C, R, R].
+
+    z: [N, latent_dim]; labels: one-hot [N, label_dim]; resolution: pixels, the full resolution by default; alpha: the
+    weight of the newest block; full_size: repeat pixels up to the full resolution; batch: images at a time.
+    """
+    device = next(g.parameters()).device
+    resolution = resolution or g.config.resolution
+    batch = batch or max(1, min(64, PIXELS_AT_ONCE // resolution**2))
+    for start in range(0, len(z), batch):
+        part = slice(start, start + batch)
+        y = None if labels is None else labels[part].to(device)
+        images = to_uint8(g(z[part].to(device), y, resolution=resolution, alpha=alpha))
+        while full_size and images.shape[-1] < g.config.resolution:
+            images = nearest_up(images)
+        yield images.cpu().numpy()
+
+
+def write_images(
+    source: Path,
+    out: Path,
+    seeds: Sequence[int],
+    *,
+    classes: Sequence[int] | None = None,
+    grid: tuple[int, int] | None = None,
+    resolution: int | None = None,
+    alpha: float | None = None,
+    device: str = "auto",
+) -> int:
+    """Write seed0000.png, ... into `out`, and grid.png of (columns, rows) on request. Returns the number of images.
+
+    source: a run folder or a weights file. resolution and alpha: as far as the network has grown, by default. classes:
+    one image per seed and class, for a network with labels; by default each seed has its own class. Raises ConfigError
+    for a resolution, alpha, class or grid that does not fit.
+    """
+    g, stage = load_generator(source, resolution=resolution, alpha=alpha)
+    jobs = _jobs(g, seeds, classes)
+    if grid is not None and len(jobs) > grid[0] * grid[1]:
+        raise ConfigError(
+            f"--grid: {grid[0]}x{grid[1]} is too small for {len(jobs)} images; ask for fewer, or more room"
+        )
+    g.to(pick_device(device))
+    z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
+    labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
+    make_folder("--out", out)
+    cells, done = [], 0
+    for images in batches(g, z, labels, **stage):
+        for image in images:
+            seed, label = jobs[done]
+            name = f"seed{seed:04d}" + ("" if classes is None else f"-class{label}")
+            write_png(out / f"{name}.png", to_pil(image))
+            done += 1
+        if grid is not None:
+            cells.append(images)
+    if grid is not None:
+        write_png(out / "grid.png", make_grid(np.concatenate(cells), *grid))
+    return done
+
+
+def _jobs(g: Generator, seeds: Sequence[int], classes: Sequence[int] | None) -> list[tuple[int, int | None]]:
+    """(seed, class) of each image."""
+    count = g.config.label_dim
+    if classes is None:
+        return [(seed, seed % count if count else None) for seed in seeds]
+    if not count:
+        raise ConfigError("--labels: this network has no labels; leave the option out")
+    if max(classes) >= count:
+        raise ConfigError(f"--labels: {max(classes)} is not a class of this network; use 0-{count - 1}")
+    return [(seed, label) for seed in seeds for label in classes]

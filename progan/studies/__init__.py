@@ -1,0 +1,1 @@
+"""Experiments of many runs: the ablation, mode recovery, CIFAR-10 (paper section 6, appendices D and E)."""

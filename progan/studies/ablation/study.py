@@ -1,0 +1,235 @@
+"""The ablation study: trains rows of Table 1, measures them, and collects what the report shows (section 6.1)."""
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from progan.config import TrainConfig
+from progan.data.store.pyramid import ImagePyramid
+from progan.evaluation.meter import Meter, Reals, fakes_of
+from progan.metrics.suite import choose
+from progan.studies.ablation.report import write_report
+from progan.studies.ablation.rows import SCALES, Row, chosen_rows, row_config
+from progan.studies.ablation.time_to_quality import mean_curve, write_curves
+from progan.studies.runner import Experiment, prepare_study, run_experiments
+from progan.support.device import pick_device
+from progan.support.errors import ConfigError, DataError
+from progan.support.run_files import RunFolder
+from progan.support.workers import cores
+from progan.weights import load_network
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all rows of a study have in common.
+
+    data: folder of the training images; held_out: folder of the images to measure against, None for the same; mirror:
+    whether training and measuring show mirrored reals; seeds: runs per row; images: of each measured set, None for the
+    scale's own number.
+    """
+
+    data: Path
+    out: Path
+    scale: str = "small"
+    held_out: Path | None = None
+    mirror: bool = False
+    seeds: int = 1
+    images: int | None = None
+    device: str = "auto"
+
+    @property
+    def reals(self) -> Path:
+        """The data set to measure against."""
+        return self.data if self.held_out is None else self.held_out
+
+    def config(self, row: Row, seed: int, rows: Sequence[Row]) -> TrainConfig:
+        """A row's configuration for this study's data. Labels of the data are left aside, as in the paper."""
+        config = row_config(row, self.scale, rows)
+        channels = ImagePyramid.open(self.data).channels
+        networks = {name: replace(getattr(config, name), channels=channels) for name in ("g", "d")}
+        return replace(config, seed=seed, mirror=self.mirror, device=self.device, **networks)
+
+    @property
+    def row_measure(self) -> "RowMeasure":
+        """What is measured of every row."""
+        return RowMeasure(self.reals, self.images or SCALES[self.scale].images, self.mirror, self.device)
+
+    def experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
+        """One experiment for each row and seed: measured once, at its end."""
+        return self._experiments(chosen, rows, self.row_measure, "result.json")
+
+    def curve_experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
+        """The same runs, measured by SWD at every snapshot."""
+        scale = SCALES[self.scale]
+        measure = CurveMeasure(
+            self.reals,
+            self.images or scale.curve_images,
+            self.mirror,
+            self.device,
+            snapshot_nimg=scale.config.snapshot_nimg,
+        )
+        return self._experiments(chosen, rows, measure, "curve.json")
+
+    def table(
+        self, chosen: Sequence[Row], rows: Sequence[Row], *, jobs: int | None = None, command: str = ""
+    ) -> tuple[str, list[Path]]:
+        """Run what is missing of the chosen rows and write the report: the table as text, and the files written.
+
+        All rows of the study that are there are in the report, whether chosen now or before.
+        """
+        self.check(chosen, rows)
+        run_experiments(self.experiments(chosen, rows), jobs=jobs)
+        records: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            for seed, experiment in enumerate(self.experiments([row], rows)):
+                if (record := experiment.record()) is not None:
+                    picture = (experiment.folder / record["picture"]).relative_to(self.out).as_posix()
+                    about = {"row": row.name, "title": row.title, "base": row.base, "seed": seed, "picture": picture}
+                    records.setdefault(row.name, []).append(record | about)
+        written = write_report(self.out, records, self.facts(records, command))
+        return written[0].read_text(), written
+
+    def time_to_quality(self, rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str, list[Path]]:
+        """Measure rows g and g-ungrown at every snapshot and draw SWD against time (section 6.2); as `table`."""
+        chosen = chosen_rows("g,g-ungrown", rows)
+        self.check(chosen, rows)
+        records = run_experiments(self.curve_experiments(chosen, rows), jobs=jobs)
+        curves = {
+            name: mean_curve([record["points"] for record in part])
+            for name, part in (("grown", records[: self.seeds]), ("not grown", records[self.seeds :]))
+        }
+        return write_curves(self.out, curves, records[0]["floor"])
+
+    def facts(self, records: dict[str, list[dict[str, Any]]], command: str) -> dict[str, Any]:
+        """What the report says about the study."""
+        first = next(iter(records.values()))[0]
+        return {
+            "scale": self.scale,
+            "resolution": SCALES[self.scale].config.g.resolution,
+            "data": described(self.data),
+            "reals": described(self.reals),
+            "machine": f"{cores()} cores, {processor()}",
+            "device": str(pick_device(self.device)),
+            "torch": torch.__version__.split("+")[0],
+            "command": command,
+            "reals_picture": Path(first["picture"]).with_name("reals.png").as_posix(),
+        }
+
+    def check(self, chosen: Sequence[Row], rows: Sequence[Row]) -> None:
+        """Raise before anything is trained when a row or the data cannot do, or the folder holds another study."""
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds: {self.seeds} is not allowed; use 1 or more")
+        data, reals = (ImagePyramid.open(path) for path in (self.data, self.reals))
+        for resolution in {self.config(row, 0, rows).g.resolution for row in chosen}:
+            for one in (data, reals):
+                if resolution not in one.resolutions:
+                    raise DataError(
+                        f"{one.path}: goes up to {one.resolution}x{one.resolution} and the scale {self.scale} needs"
+                        f" {resolution}x{resolution}; make a larger data set"
+                    )
+            _meter(self.row_measure, "swd,ms_ssim", resolution)  # are there images enough?
+        if data.channels != reals.channels:
+            raise DataError(
+                f"{reals.path}: has {reals.channels} channels and {data.path} has {data.channels}; give data sets alike"
+            )
+        facts = {"scale": self.scale, "data": data.hash, "reals": reals.hash, "mirror": self.mirror}
+        prepare_study(self.out, {"study": "ablation", **facts})
+
+    def _experiments(
+        self, chosen: Sequence[Row], rows: Sequence[Row], measure: "RowMeasure | CurveMeasure", result: str
+    ) -> list[Experiment]:
+        return [
+            Experiment(
+                f"{row.name}, seed {seed}",
+                self.config(row, seed, rows),
+                self.data,
+                self.out / "rows" / f"{row.folder}-seed{seed}",
+                measure,
+                result,
+            )
+            for row in chosen
+            for seed in range(self.seeds)
+        ]
+
+
+@dataclass(frozen=True)
+class RowMeasure:
+    """SWD and MS-SSIM of a finished run's generator against `reals`, over `images` images of each."""
+
+    reals: Path
+    images: int
+    mirror: bool
+    device: str
+
+    def __call__(self, folder: RunFolder) -> dict[str, Any]:
+        g, about = load_network(folder.generator, "generator")
+        results = _meter(self, "swd,ms_ssim", g.config.resolution).measure(_fakes(self, g, about))
+        lines = [result.as_json() for result in results]
+        for line in lines:
+            del line["seconds"]  # whose value differs from one time to the next
+        return {"results": lines, "picture": folder.newest_fakes().name}
+
+
+@dataclass(frozen=True)
+class CurveMeasure:
+    """SWD of every snapshot of a finished run, with the images shown and the seconds trained until then."""
+
+    reals: Path
+    images: int
+    mirror: bool
+    device: str
+    snapshot_nimg: int
+
+    def __call__(self, folder: RunFolder) -> dict[str, Any]:
+        config = json.loads(folder.config.read_text())["config"]
+        meter = _meter(self, "swd", config["g"]["resolution"])
+        times = [json.loads(line) for line in folder.timing.read_text().splitlines()]
+        points = []
+        for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
+            g, about = load_network(path, "generator")
+            (result,) = meter.measure(_fakes(self, g, about))
+            seconds = np.interp(about["nimg"], [t["nimg"] for t in times], [t["seconds"] for t in times])
+            points.append(
+                {
+                    "nimg": about["nimg"],
+                    "seconds": round(float(seconds), 1),
+                    "resolution": about["resolution"],
+                    "values": result.values,
+                    "spread": result.spread,
+                }
+            )
+        return {"points": points, "floor": result.floor}
+
+
+def _meter(measure: RowMeasure | CurveMeasure, metrics: str, resolution: int) -> Meter:
+    device = pick_device(measure.device)
+    reals = Reals(ImagePyramid.open(measure.reals), resolution, measure.mirror)
+    return Meter(choose(metrics, images=measure.images), reals, device, quiet=True)
+
+
+def _fakes(measure: RowMeasure | CurveMeasure, g: Any, about: dict[str, Any]) -> Iterator[np.ndarray]:
+    g.to(pick_device(measure.device))
+    return fakes_of(g, None, measure.images, resolution=about["resolution"], alpha=about["alpha"])
+
+
+def described(path: Path) -> str:
+    """A data set in words: 12,000 images of kind faces, and the first digits of its hash."""
+    data = ImagePyramid.open(path)
+    return f"{len(data):,} images ({data.manifest['source'].get('kind', 'unknown')}, {data.hash[:12]})"
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

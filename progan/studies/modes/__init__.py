@@ -1,0 +1,1 @@
+"""Mode recovery with small discriminators (appendix E)."""

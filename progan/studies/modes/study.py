@@ -1,0 +1,249 @@
+"""How many of 1,000 modes a small discriminator lets a generator find (paper appendix E, after Metz et al. 2016).
+
+The data are three random MNIST digits as the colours of one image. A classifier reads the digits of generated images;
+the modes that it finds are counted, and how far their distribution is from an even one. The discriminator has 1/K of
+the generator's width, K = 2 and 4 in the paper.
+
+The networks are this project's, with the maps of the paper's code. That one, which follows Metz et al., has one
+convolution per block in place of two, a D that ends in one dense layer and has batch norm in "wgan-gp", and a slope of
+0.3 in G's activation. So the variants compare with each other, and with published figures only in their order.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
+from progan.data.store.pyramid import ImagePyramid
+from progan.evaluation.meter import Reals, fakes_of, shown
+from progan.images import write_png
+from progan.presets import WHOLE_BATCH
+from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
+from progan.studies.modes.report import markdown, modes_picture
+from progan.studies.runner import Experiment, prepare_study, run_experiments
+from progan.studies.side_by_side import Block, side_by_side
+from progan.support.config_io import overridden
+from progan.support.device import pick_device
+from progan.support.errors import ConfigError
+from progan.support.files import write_json, write_text
+from progan.support.run_files import RunFolder
+from progan.weights import load_network
+
+CLASSIFIER = "classifier.safetensors"
+WIDTH = 64  # most maps of G, and half of its fmap_base; K times those of D
+DIVISORS = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A training configuration: that of `base` with these fields changed."""
+
+    name: str
+    base: str | None
+    overrides: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The name, with a + when something was added to another variant."""
+        return f"{'+ ' if self.base else ''}{self.name}"
+
+
+VARIANTS = (
+    Variant(
+        "wgan-gp",
+        None,
+        {
+            "g.norm": "batch",
+            "g.output": "tanh",
+            "g.equalized": False,
+            "d.equalized": False,
+            "d.stddev_group": 0,
+            "schedule.growing": False,
+        },
+    ),
+    Variant("normalization", "wgan-gp", {"g.norm": "pixel", "g.equalized": True, "d.equalized": True}),
+    Variant("minibatch-stddev", "normalization", {"d.stddev_group": WHOLE_BATCH}),
+    Variant("progressive", "minibatch-stddev", {"schedule.growing": True}),
+)
+BY_NAME = {variant.name: variant for variant in VARIANTS}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How long to train, with which minibatches and rate, and how many images to count."""
+
+    total_nimg: int
+    stable_nimg: int
+    fade_nimg: int
+    batch: int
+    d_steps: int
+    lr: float
+    plain_lr: float
+    """Without the equalized learning rate. 0.006 would leave the small "wgan-gp" with one black image."""
+    ema_decay: float
+    """Per D step; the paper's code has 0.999 per step of G."""
+    snapshot_nimg: int
+    images: int = 25_600
+    """Generated images whose modes are counted; the number of Metz et al. and of the paper's code."""
+
+
+SCALES = {
+    "paper": Scale(10_000_000, 400_000, 400_000, 64, 5, 1e-3, 1e-3, 0.999**0.2, 200_000),
+    "small": Scale(48_000, 4_000, 4_000, 8, 1, 6e-3, 1e-3, 0.997, 8_000),
+}
+
+
+def count_modes(digits: np.ndarray) -> tuple[int, float, np.ndarray]:
+    """How many modes there are among images, their KL divergence from an even distribution, and images per mode.
+
+    digits: int [N, 3], 0 to 9, red first; N at least 1. Returns the modes found, 0 to 1,000; the sum of q log(1000 q)
+    in nats, q being a mode's share of the images, 0 (even) to log(1000); and the counts, int64 [1000], by the number
+    that the digits spell. Even images drawn at random have a divergence of about 999 / (2 N).
+    """
+    counts = np.bincount(digits @ np.array([100, 10, 1]), minlength=MODES)
+    share = counts[counts > 0] / len(digits)
+    return len(share), float((share * np.log(share * MODES)).sum()), counts
+
+
+@dataclass(frozen=True)
+class ModeRecovery:
+    """Counts the modes of a run's generator: {"modes", "kl", "counts"}, the last for each of the 1,000.
+
+    classifier: the SHA-256 of the file beside the run folder that holds it; images: how many are generated; seed: of
+    their latents.
+    """
+
+    classifier: str
+    images: int
+    seed: int
+
+    def __call__(self, folder: RunFolder) -> dict[str, Any]:
+        classifier = read_classifier(folder.path.parent / CLASSIFIER)
+        g = load_network(folder.generator, "generator")[0].requires_grad_(False)
+        digits = [classifier.digits(images) for images in fakes_of(g, None, self.images, seed=self.seed)]
+        return _counted(np.concatenate(digits))
+
+
+def recover_modes(
+    data: Path,
+    out: Path,
+    scale: str = "small",
+    *,
+    variants: Sequence[str] = tuple(BY_NAME),
+    divisors: Sequence[int] = (2, 4),
+    seeds: int = 1,
+    jobs: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train and measure variants; writes table.md, table.json, modes.png and grid.png into `out`; returns the table.
+
+    data: an MNIST-RGB data set, whose labels only the classifier sees. scale: one of SCALES; variants: names; divisors:
+    K, some of DIVISORS; seeds: runs of each. A run goes to out/<variant>-d<K>-seed<k>. What was done before is not done
+    again. Raises ConfigError, DataError or RunError before anything is trained when an argument is not allowed, the
+    data set is another, or `out` holds another study.
+    """
+    for name, given, allowed in (
+        ("--scale", [scale], list(SCALES)),
+        ("--variants", variants, list(BY_NAME)),
+        ("--divisors", divisors, DIVISORS),
+    ):
+        if unknown := [one for one in given if one not in allowed]:
+            raise ConfigError(f"{name}: {unknown[0]!r} is not allowed; use some of {', '.join(map(str, allowed))}")
+    if seeds < 1 or not variants or not divisors:
+        raise ConfigError("--variants, --divisors, --seeds: nothing to train; give one of each or more")
+    pyramid = ImagePyramid.open(data)
+    check_mnist_rgb(pyramid)
+    pick_device(device)
+    prepare_study(out, {"study": "mode recovery", "scale": scale, "data": pyramid.hash})
+    classifier = classifier_for(pyramid, out / CLASSIFIER)
+    print(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right", flush=True)
+    lines = [(BY_NAME[name], divisor) for divisor in dict.fromkeys(divisors) for name in dict.fromkeys(variants)]
+    experiments = [
+        Experiment(
+            f"{variant.name}, D/{divisor}, seed {seed}",
+            replace(mode_config(variant.name, divisor, scale), seed=seed, device=device),
+            data,
+            out / f"{variant.name}-d{divisor}-seed{seed}",
+            ModeRecovery(classifier.hash, SCALES[scale].images, seed),
+        )
+        for variant, divisor in lines
+        for seed in range(seeds)
+    ]
+    records = run_experiments(experiments, jobs=jobs)
+    count = min(SCALES[scale].images, len(pyramid))  # of reals: what a perfect generator would have
+    stream = shown("modes of reals", Reals(pyramid, SIDE, mirrored=False).stream(0, count), count, quiet=False)
+    reals = {"images": count, **_counted(np.concatenate([classifier.digits(images) for images in stream]))}
+    counts = {"reals": reals.pop("counts")}
+    counts |= {one.folder.name: record["counts"] for one, record in zip(experiments, records, strict=True)}
+    table = {
+        "scale": scale,
+        "data": {"images": len(pyramid), "hash": pyramid.hash},
+        "nimg": SCALES[scale].total_nimg,
+        "images": SCALES[scale].images,
+        "classifier": {"accuracy": classifier.accuracy, "held_out": classifier.held_out},
+        "reals": reals,
+        "rows": [_row(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
+    }
+    write_json(out / "table.json", table)
+    write_text(out / "table.md", markdown(table))
+    write_png(out / "modes.png", modes_picture(counts))
+    firsts = [RunFolder(one.folder) for one in experiments[::seeds]]
+    blocks = [
+        Block(f"D/{divisor}", variant.title, folder.newest_fakes())
+        for (variant, divisor), folder in zip(lines, firsts, strict=True)
+    ]
+    write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", firsts[0].path / "reals.png")], SIDE))
+    return table
+
+
+def mode_config(name: str, divisor: int, scale: str) -> TrainConfig:
+    """The configuration of a variant with D of 1/divisor of G's width, at a scale; without labels."""
+    of, chain = SCALES[scale], [BY_NAME[name]]
+    while (base := chain[-1].base) is not None:
+        chain.append(BY_NAME[base])
+    config = _shared(divisor, of)
+    for variant in reversed(chain):
+        config = overridden(config, variant.overrides, f"variant {variant.name}")
+    lr = {4: of.lr if config.g.equalized else of.plain_lr}
+    return replace(config, schedule=replace(config.schedule, g_lr=lr, d_lr=lr))
+
+
+def _shared(divisor: int, of: Scale) -> TrainConfig:
+    """What all variants have in common."""
+    width = WIDTH // divisor
+    return TrainConfig(
+        g=GeneratorConfig(resolution=SIDE, fmap_base=2 * WIDTH, fmap_max=WIDTH),
+        d=DiscriminatorConfig(resolution=SIDE, fmap_base=2 * width, fmap_max=width, fused_scaling=False),
+        schedule=ScheduleConfig(
+            stable_nimg=of.stable_nimg,
+            fade_nimg=of.fade_nimg,
+            total_nimg=of.total_nimg,
+            batch={4: of.batch},
+        ),
+        loss=LossConfig(drift=0.0),
+        d_steps=of.d_steps,
+        ema_decay=of.ema_decay,
+        mirror=False,
+        precision="fp32",  # with so few maps bf16 takes longer
+        snapshot_nimg=of.snapshot_nimg,
+        checkpoint_nimg=of.snapshot_nimg,
+    )
+
+
+def _counted(digits: np.ndarray) -> dict[str, Any]:
+    found, kl, counts = count_modes(digits)
+    return {"modes": found, "kl": kl, "counts": counts.tolist()}
+
+
+def _row(variant: Variant, divisor: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A line of the table: the runs of one variant and divisor, one record per seed; std (n - 1) of several."""
+    row: dict[str, Any] = {"variant": variant.name, "title": variant.title, "divisor": divisor}
+    for name in ("modes", "kl", "seconds"):
+        values = [record[name] for record in records]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        row[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
+    return row | {"parameters": records[0]["parameters"]}

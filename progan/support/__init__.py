@@ -1,0 +1,1 @@
+"""What any program needs: files, errors, configurations, devices, randomness, worker processes."""

@@ -1,0 +1,135 @@
+"""Work for all cores: an ordered stream of jobs, a pool of processes, progress on the screen."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from itertools import islice
+from typing import TypeVar
+
+from progan.support.errors import DataError
+from progan.support.malloc import keep_freed_memory
+
+SECONDS_BETWEEN_LINES = 10.0
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def work(
+    function: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    total: int,
+    together: int,
+    workers: int | None = None,
+    quiet: bool = False,
+) -> Generator[Result, None, None]:
+    """The results of function(job), in the order of the jobs, made by several processes, with progress on stderr.
+
+    `function` and the jobs must be picklable when workers > 1. So many jobs travel together, and a process has at most
+    two such parcels at a time: many spare quick jobs the way, few let slow ones stop soon. Close the iterator to stop
+    early. Raises what `function` raises, and DataError when a worker process dies or workers < 1.
+    """
+    workers = worker_count(workers, total)
+    chunk = max(1, min(together, total // workers))
+    results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
+    with closing(results):
+        yield from results if quiet else with_progress(results, total)
+
+
+def images_together(resolution: int) -> int:
+    """How many jobs go together when the pixels of an image, or more, go with each: little memory, few messages."""
+    return max(1, min(16, 2**18 // resolution**2))
+
+
+def worker_count(asked: int | None, total: int) -> int:
+    """How many processes to use for so many jobs, when `asked` leaves it open. Raises DataError when it is below 1."""
+    if asked is not None and asked < 1:
+        raise DataError(f"{asked} worker processes cannot work; ask for at least 1")
+    # Starting a process costs as much as a few dozen images.
+    return asked or min(cores(), max(1, total // 32))
+
+
+def _here(function: Callable[[Job], Result], jobs: Iterable[Job]) -> Generator[Result, None, None]:
+    for job in jobs:
+        yield function(job)
+
+
+def _pooled(
+    function: Callable[[Job], Result], jobs: Iterable[Job], workers: int, chunk: int
+) -> Generator[Result, None, None]:
+    # Spawned, not forked: the caller may hold CUDA, OpenMP or progress-bar threads that do not survive a fork.
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+    try:
+        stream = iter(jobs)
+        flying: deque[Future[list[Result]]] = deque()
+        while True:
+            while len(flying) < 2 * workers and (some := list(islice(stream, chunk))):
+                flying.append(pool.submit(_work_off, function, some))
+            if not flying:
+                return
+            yield from flying.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died; pass --workers 1 if memory was short, and in a script start from "
+            '`if __name__ == "__main__":`'
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _work_off(function: Callable[[Job], Result], jobs: list[Job]) -> list[Result]:
+    return [function(job) for job in jobs]
+
+
+def _start_worker() -> None:
+    keep_freed_memory()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends the pool
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this worker process when its parent is gone: a killed one cannot end its pool, which would live for ever."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def with_progress(results: Iterable[Result], total: int, what: str = "images") -> Iterator[Result]:
+    """The results as they come, with a bar on a terminal and now and then a line elsewhere, both on stderr."""
+    from rich.console import Console  # here, for worker processes read this file and need none of it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
+    start = last_line = time.monotonic()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total, rate="")
+        for done, result in enumerate(results, 1):
+            yield result
+            now = time.monotonic()
+            rate = done / max(now - start, 1e-9)
+            progress.update(task, completed=done, rate=f"{rate:,.0f} img/s")
+            if not console.is_terminal and (done == total or now - last_line > SECONDS_BETWEEN_LINES):
+                last_line = now
+                left = (total - done) / rate
+                line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
+                print(line, file=sys.stderr, flush=True)

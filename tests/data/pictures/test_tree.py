@@ -1,0 +1,181 @@
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from progan.data.create import create
+from progan.data.sources.folder import Folder
+from progan.data.store.pyramid import ImagePyramid
+from progan.support.errors import DataError
+
+NAMES = ["b/2.png", "b/10.png", "a/1.png", "a/c/d.bmp"]
+
+
+def picture(seed: int, side: int = 16) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def contents() -> dict[str, bytes]:
+    pictures = {name: encoded(picture(i), "BMP" if name.endswith("bmp") else "PNG") for i, name in enumerate(NAMES)}
+    return pictures | {".hidden.png": b"x", "__MACOSX/a/._1.png": b"x", "a/notes.txt": b"x"}
+
+
+def write_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.mkdir("a")
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def write_tar(path: Path, files: dict[str, bytes], prefix: str = "") -> Path:
+    with tarfile.open(path, "w:" + {".gz": "gz", ".xz": "xz"}.get(path.suffix, "")) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(prefix + name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+def make(src: Path, **options) -> ImagePyramid:
+    out = src.parent / f"{src.name}.data"
+    return create(Folder(src=src, out=out, **{"workers": 1, **options}), quiet=True)
+
+
+def everything(data: ImagePyramid) -> np.ndarray:
+    return data.read(np.arange(len(data)), data.resolution)
+
+
+def expected(order: list[str]) -> np.ndarray:
+    return np.stack([np.asarray(picture(NAMES.index(name))).transpose(2, 0, 1) for name in order])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_zip_file_is_read_by_name(tmp_path, workers):
+    data = make(write_zip(tmp_path / "x.zip", contents()), labels="folders", workers=workers)
+    assert np.array_equal(everything(data), expected(sorted(NAMES)))
+    assert data.label_names == ["a", "b"]
+    assert data.label_counts() == [2, 2]
+    source = data.manifest["source"]
+    assert (source["folder"], source["found"], source["ignored_hidden"], source["ignored_other"]) == ("x.zip", 4, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.TAR.xz", "x.tgz"])
+def test_a_tar_file_is_read_in_its_own_order(tmp_path, name):
+    path = write_tar(tmp_path / name.lower().replace("tgz", "tar.gz"), contents(), prefix="./")
+    data = make(path.rename(tmp_path / name), labels="folders")
+    assert np.array_equal(everything(data), expected(NAMES))
+    assert data.label_counts() == [2, 2]
+    assert data.manifest["source"]["ignored_other"] == 2  # the text and the link
+
+
+def test_a_folder_a_zip_and_a_tar_of_it_make_the_same_data_set(tmp_path):
+    files = {name: contents()[name] for name in sorted(NAMES)}
+    for name, data in files.items():
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_bytes(data)
+    made = [
+        make(src)
+        for src in (tmp_path / "x", write_zip(tmp_path / "x.zip", files), write_tar(tmp_path / "x.tar", files))
+    ]
+    assert len({data.hash for data in made}) == 1
+
+
+@pytest.mark.parametrize("named", [None, ["cat", "dog", "owl"]])
+def test_labels_of_a_dataset_json(tmp_path, named):
+    labels = [["a/1.png", 2], ["b/2.png", 0], ["b/10.png", 2], ["a/c/d.bmp", 1], ["gone.png", 7]]
+    more = {"dataset.json": json.dumps({"labels": labels, "label_names": named}).encode()}
+    for src in (write_zip(tmp_path / "x.zip", contents() | more), write_tar(tmp_path / "x.tar", contents() | more)):
+        data = make(src, labels="json")
+        order = sorted(NAMES) if src.suffix == ".zip" else NAMES
+        assert data.read_labels(np.arange(4)).argmax(1).tolist() == [dict(labels)[name] for name in order]
+        assert data.label_names == (named or ["0", "1", "2"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "dataset.json: is missing"),
+        (b"{", 'needs {"labels"'),
+        (b'{"labels": null}', 'needs {"labels"'),
+        (b'{"labels": 3}', 'needs {"labels"'),
+        (b'{"labels": [["a/1.png", 2]]}', "a/c/d.bmp has no label"),
+        (b'{"labels": {"a/1.png": 0.5}}', "a/1.png has the label 0.5, which is no class index"),
+        (b'{"labels": {"a/1.png": -1}}', "a/1.png has the label -1"),
+    ],
+)
+def test_labels_that_are_none(tmp_path, labels, message):
+    more = {} if labels is None else {"dataset.json": labels}
+    src = write_zip(tmp_path / "x.zip", contents() | more)
+    with pytest.raises(DataError) as error:
+        make(src, labels="json")
+    assert message in str(error.value)
+    assert list(tmp_path.iterdir()) == [src]
+
+
+def test_a_bad_member_is_named_and_the_rest_goes_on(tmp_path):
+    files = contents() | {"a/0.png": b"no picture", "b/3.png": encoded(picture(9))[:-200]}
+    path = write_zip(tmp_path / "x.zip", files, zipfile.ZIP_STORED)
+    damaged = bytearray(path.read_bytes())
+    damaged[damaged.find(files["b/2.png"]) + 60] ^= 1  # the checksum finds it
+    path.write_bytes(damaged)
+    data = make(path, on_bad="skip")
+    left_out = {bad["file"]: bad["reason"] for bad in data.manifest["source"]["left_out"]}
+    assert list(left_out) == ["a/0.png", "b/2.png", "b/3.png"]
+    assert "cannot be unpacked (Bad CRC-32" in left_out["b/2.png"]
+    assert np.array_equal(everything(data), expected(["a/1.png", "a/c/d.bmp", "b/10.png"]))
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz"])
+def test_an_archive_that_is_none(tmp_path, name):
+    (tmp_path / name).write_bytes(b"<html>not found</html>" * 40)
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        make(tmp_path / name)
+
+
+def test_a_truncated_tar(tmp_path):
+    path = write_tar(tmp_path / "x.tar.gz", contents())
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(DataError, match="cannot be read as an archive"):
+        make(path)
+
+
+def test_fix_cuts_squares_drops_copies_and_leaves_out_what_cannot_be_mended(tmp_path):
+    files = contents() | {"wide.png": encoded(Image.new("RGB", (40, 16), "red")), "copy.png": contents()["a/1.png"]}
+    files |= {"z.png": b"", "small.png": encoded(picture(5, 8))}
+    data = make(write_zip(tmp_path / "x.zip", files), on_bad="fix", resolution=16)
+    left_out = {bad["file"]: bad["reason"] for bad in data.manifest["source"]["left_out"]}
+    assert list(left_out) == ["copy.png", "small.png", "z.png"]
+    assert left_out["copy.png"] == "the same bytes as a/1.png"
+    assert np.array_equal(everything(data)[:4], expected(sorted(NAMES)))
+    assert (everything(data)[4] == np.array([255, 0, 0])[:, None, None]).all()
+
+
+def test_only_the_first_images(tmp_path):
+    data = make(write_zip(tmp_path / "x.zip", contents()), images=3)
+    assert np.array_equal(everything(data), expected(sorted(NAMES)[:3]))
+    with pytest.raises(DataError, match="0 images make no data set"):
+        make(tmp_path / "x.zip", images=0)
+
+
+def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
+    path = write_zip(tmp_path / "x.zip", {"a.png": encoded(picture(0))})
+    assert len(make(path)) == 1
+    (tmp_path / "x.zip.data").rename(tmp_path / "first")
+    path.unlink()
+    write_zip(path, contents())
+    assert len(make(path)) == 4

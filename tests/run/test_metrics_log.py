@@ -1,0 +1,88 @@
+"""Measuring while training: the same file as `progan evaluate`, and training does not notice."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from progan.config import TrainConfig
+from progan.run.metrics_log import plot_metrics, read_metrics
+from progan.support.errors import ConfigError, DataError
+from progan.support.run_files import RunFolder
+from progan.training import train
+
+pytestmark = pytest.mark.usefixtures("few_directions")
+
+
+@pytest.fixture
+def measured(make_config: Any) -> TrainConfig:
+    return make_config(metrics="swd, ms_ssim", metrics_nimg=40, metrics_images=16)
+
+
+def test_a_measured_run_learns_the_same_as_any_other(measured: TrainConfig, make_data: Any, tmp_path: Path) -> None:
+    data = make_data(count=32)
+    train(measured, data, tmp_path / "a")
+    train(replace(measured, metrics=""), data, tmp_path / "b")
+    for name in ("generator.safetensors", "stats.jsonl"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    rows = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["nimg"], row["metric"]) for row in rows] == [
+        (nimg, metric) for nimg in (40, 80, 96) for metric in ("swd", "ms_ssim")
+    ]
+    assert all(row["images"]["fakes"] == 16 and row["resolution"] == 16 and row["mirrored"] for row in rows)
+    assert not (tmp_path / "b" / "metrics.jsonl").exists()
+    assert "SWD x1e3 average" in (tmp_path / "a" / "log.txt").read_text()
+
+
+def test_a_run_that_goes_on_measures_the_same_again(measured: TrainConfig, make_data: Any, tmp_path: Path) -> None:
+    data = make_data(count=32)
+    train(measured, data, tmp_path / "whole")
+    short = replace(measured, schedule=replace(measured.schedule, total_nimg=48))
+    train(short, data, tmp_path / "parts")
+    for row in read_metrics(tmp_path / "parts" / "metrics.jsonl"):
+        assert row["nimg"] in (40, 48)
+    train(measured, data, tmp_path / "parts")
+    whole, parts = (
+        {(row["nimg"], row["metric"]): row["values"] for row in read_metrics(tmp_path / name / "metrics.jsonl")}
+        for name in ("whole", "parts")
+    )
+    assert {key: parts[key] for key in whole} == whole
+
+
+def test_only_the_newest_of_equal_measurements_counts(tmp_path: Path) -> None:
+    row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False, "values": 1}
+    other = row | {"nimg": 4, "values": 2}
+    again = row | {"values": 3}
+    file = row | {"nimg": None}
+    lines = [json.dumps(line) for line in (row, other, file, again)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], '{"nimg": 8, "met', "[]", *lines[2:]]))
+    assert [found["values"] for found in read_metrics(tmp_path / "metrics.jsonl")] == [2, 3]
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_the_plot_shows_what_was_measured(measured: TrainConfig, make_data: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="pip install 'progan[plot]'")
+    train(measured, make_data(count=32), tmp_path / "run")
+    picture = tmp_path / "run" / "metrics.png"
+    assert picture.stat().st_size > 10_000
+    picture.unlink()
+    assert plot_metrics(RunFolder(tmp_path / "run")) == picture
+    assert plot_metrics(RunFolder(tmp_path)) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"metrics": "swd,nonsense"}, ConfigError, "nonsense not known; use some of swd"),
+        ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576"),
+        ({"metrics_images": 3}, ConfigError, "3 are too few"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_is_refused_before_training(
+    measured: TrainConfig, make_data: Any, tmp_path: Path, fields: dict[str, Any], error: type, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
+    assert not (tmp_path / "run" / "stats.jsonl").exists() or not (tmp_path / "run" / "stats.jsonl").read_text()

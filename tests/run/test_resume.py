@@ -1,0 +1,417 @@
+"""A run that was stopped, however it was stopped, ends in the very bits of one that was not.
+
+Run as a program, this file starts runs on request, each in a fork of a process that has PyTorch imported already.
+"""
+
+import io
+import json
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import progan.cli
+import progan.images
+import progan.run.log
+import progan.run.state
+import progan.support.files
+import progan.training
+from progan.data.store.pyramid import ImagePyramid
+from progan.run.state import checkpoints
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has neither forks nor these signals"),
+]
+
+# 4x4 to 24, fade to 48, 8x8 to 72, fade to 96, 16x16 to 150 images; nothing divides anything.
+FLAGS = shlex.split(
+    "--resolution 16 --g.fmap-base 32 --d.fmap-base 32 --g.fmap-max 16 --d.fmap-max 16 --stable-kimg 0.024"
+    " --fade-kimg 0.024 --total-kimg 0.15 --batch 4:4,16:3 --tick-nimg 10 --snapshot-nimg 36 --checkpoint-kimg 0.014"
+    " --precision fp32 --device cpu --mirror"
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The other process
+
+
+def serve() -> None:
+    """Read jobs from standard input, one a line; answer each with how its process ended."""
+    for line in sys.stdin:
+        job = json.loads(line)
+        start = time.perf_counter()
+        pid = os.fork()
+        if pid == 0:
+            run_job(job)
+        killer = threading.Timer(job["kill_after"], os.kill, (pid, signal.SIGKILL)) if "kill_after" in job else None
+        if killer:
+            killer.start()
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # not yet reaped, so that no other process gets its number
+        if killer:
+            killer.cancel()
+            killer.join()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps({"code": code, "seconds": time.perf_counter() - start}), flush=True)
+
+
+def run_job(job: dict[str, Any]) -> None:
+    """Train as the command line does, with an accident on the way; never returns."""
+    code = 1
+    try:
+        with open(job["log"], "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        torch.set_num_threads(1)
+        if "write" in job:
+            die_writing(job["write"], job["when"])
+        if "nimg" in job:
+            happen_at(job["nimg"], job)
+        code = progan.cli.main(["train", *job["flags"]])
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def die_writing(name: str, when: str) -> None:
+    """SIGKILL half-way through writing the file of this name, or right after."""
+    original = progan.support.files.write_whole
+
+    def write_whole(path: Path, write: Callable[[Any], Any]) -> None:
+        def half(file: Any) -> None:
+            buffer = io.BytesIO()
+            write(buffer)
+            file.write(buffer.getvalue()[: buffer.tell() // 2])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        original(path, half if path.name == name and when == "half" else write)
+        if path.name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    for module in (progan.support.files, progan.images, progan.run.log, progan.run.state):
+        module.write_whole = write_whole  # type: ignore[attr-defined]
+
+
+def happen_at(nimg: int, job: dict[str, Any]) -> None:
+    """A signal, or a full disk, as the reals at nimg are read."""
+    original = progan.training.read_reals
+
+    def read_reals(*args: Any, **how: Any) -> Any:
+        if args[-1] == nimg:
+            if "signal" in job:
+                os.kill(os.getpid(), job["signal"])
+            else:
+                import resource
+
+                resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], job["file_bytes"]))
+        return original(*args, **how)
+
+    progan.training.read_reals = read_reals
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# This side
+
+
+@dataclass
+class Outcome:
+    code: int
+    text: str
+    seconds: float
+
+
+class Runner:
+    """Trains in `folder` / name, in processes of their own."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+        self.server = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def flags(self, name: str, *more: str, data: Path | None = None) -> list[str]:
+        return [*FLAGS, "--data", str(data or self.data), "--out", str(self.folder / name), *more]
+
+    def __call__(self, name: str, *more: str, data: Path | None = None, **accident: Any) -> Outcome:
+        log = self.folder / f"{name}.log"
+        job = {"flags": self.flags(name, *more, data=data), "log": str(log), **accident}
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.write(json.dumps(job) + "\n")
+        self.server.stdin.flush()
+        return Outcome(text=log.read_text() if (reply := json.loads(self.server.stdout.readline())) else "", **reply)
+
+    def close(self) -> None:
+        assert self.server.stdin is not None
+        self.server.stdin.close()
+        self.server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory, data: ImagePyramid) -> Iterator[Runner]:
+    runner = Runner(tmp_path_factory.mktemp("runs"), data.path)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def straight(runner: Runner) -> tuple[Path, float]:
+    """The run that nothing stopped, and the seconds it took."""
+    outcome = runner("straight")
+    assert outcome.code == 0, outcome.text
+    return runner.folder / "straight", outcome.seconds
+
+
+def equal(a: Any, b: Any, where: str = "") -> None:
+    """Assert equality to the bit, through dictionaries and lists."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds", "config"}:
+            equal(a[key], b[key], f"{where}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            equal(x, y, f"{where}/{i}")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def check_state(folder: Path, wanted: Path) -> None:
+    """The same weights, average, moments and position."""
+    ours, theirs = (torch.load(checkpoints(f / "checkpoints")[-1], weights_only=True) for f in (folder, wanted))
+    equal(ours, theirs)
+
+
+def check_same(folder: Path, wanted: Path) -> None:
+    """The same state, the same bytes in every file that says what was computed."""
+    check_state(folder, wanted)
+    for pattern in ("stats.jsonl", "generator.safetensors", "*.png", "snapshots/*", "checkpoints/*", "config.json"):
+        ours, theirs = ({p.name for p in f.glob(pattern) if p.name[0] != "."} for f in (folder, wanted))
+        assert ours == theirs
+        assert theirs
+    for pattern in ("stats.jsonl", "generator.safetensors", "*.png", "snapshots/*.safetensors", "config.json"):
+        for path in wanted.glob(pattern):
+            assert (folder / path.relative_to(wanted)).read_bytes() == path.read_bytes(), path.name
+
+
+def finish(runner: Runner, name: str, straight: tuple[Path, float], *more: str) -> None:
+    outcome = runner(name, *more)
+    assert outcome.code == 0, outcome.text
+    assert "done: " in outcome.text
+    check_same(runner.folder / name, straight[0])
+
+
+def nimg_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("checkpoint-"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_run_twice_is_the_same(runner: Runner, straight: tuple[Path, float]) -> None:
+    finish(runner, "twice", straight)
+    lines = [json.loads(line) for line in (straight[0] / "stats.jsonl").read_text().splitlines()]
+    assert {line["resolution"] for line in lines} == {4, 8, 16}
+    assert any(0 < line["alpha"] < 1 for line in lines)
+    assert len(list(straight[0].glob("fakes-*.png"))) == 6
+
+
+def test_a_run_killed_five_times_at_random(runner: Runner, straight: tuple[Path, float]) -> None:
+    lives = random.Random(2018)
+    codes = [runner("killed", kill_after=straight[1] * lives.uniform(0.05, 0.3)).code for _ in range(5)]
+    assert codes.count(-signal.SIGKILL) >= 2, codes  # so few only if the machine quickened
+    assert set(codes) <= {-signal.SIGKILL, 0}
+    finish(runner, "killed", straight)
+
+
+@pytest.mark.parametrize("when", ["half", "after"])
+def test_a_run_killed_in_one_write_after_another(runner: Runner, straight: tuple[Path, float], when: str) -> None:
+    for name in (
+        "config.json",
+        "fakes-000000036.png",
+        "generator-000000072.safetensors",
+        "checkpoint-000000084.pt",
+        "generator.safetensors",
+    ):
+        assert runner(when, write=name, when=when).code == -signal.SIGKILL, name
+        left = [path for path in (runner.folder / when).rglob(name) if path.is_file()]
+        assert len(left) == (when == "after"), name  # no part of it under its own name
+    finish(runner, when, straight)
+
+
+@pytest.mark.parametrize("when", ["half", "after"])
+@pytest.mark.parametrize("name", ["reals.png", "fakes-000000000.png"])
+def test_a_run_killed_between_its_first_pictures_has_both(runner: Runner, name: str, when: str) -> None:
+    folder = runner.folder / f"{when} {name}"
+    assert runner(folder.name, write=name, when=when).code == -signal.SIGKILL
+    assert runner(folder.name, nimg=0, signal=signal.SIGKILL).code == -signal.SIGKILL
+    assert {path.name for path in folder.glob("*.png")} == {"reals.png", "fakes-000000000.png"}
+
+
+def test_a_run_killed_in_mid_fade_while_it_wrote_a_line(runner: Runner, straight: tuple[Path, float]) -> None:
+    assert runner("fade", nimg=36, signal=signal.SIGKILL).code == -signal.SIGKILL
+    with (runner.folder / "fade" / "stats.jsonl").open("a") as stats:
+        stats.write('{"nimg": 40, "resol')
+    finish(runner, "fade", straight)
+
+
+def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path, float]) -> None:
+    for number, code, nimg, saved in ((signal.SIGTERM, 143, 40, 44), (signal.SIGINT, 130, 90, 93)):
+        outcome = runner("asked", "--checkpoint-kimg", "0.05", nimg=nimg, signal=number)
+        assert outcome.code == code, outcome.text
+        assert "and saved; the same command continues" in outcome.text
+        assert "Traceback" not in outcome.text
+        assert nimg_of(checkpoints(runner.folder / "asked" / "checkpoints")[-1]) == saved
+    # Checkpoints at odd positions and in another cadence leave no trace in what is computed.
+    assert runner("asked", "--checkpoint-kimg", "0.05").code == 0
+    check_state(runner.folder / "asked", straight[0])
+    for name in ("stats.jsonl", "generator.safetensors", "fakes-000000144.png"):
+        assert (runner.folder / "asked" / name).read_bytes() == (straight[0] / name).read_bytes()
+
+
+def test_the_console_command_stops_at_a_signal_from_outside(runner: Runner, straight: tuple[Path, float]) -> None:
+    command = [sys.executable, "-m", "progan", "train", *runner.flags("console")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    stats = runner.folder / "console" / "stats.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not (stats.exists() and stats.read_text()):
+        time.sleep(0.01)
+    process.terminate()
+    text = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, text
+    assert "and saved; the same command continues" in text
+    finish(runner, "console", straight)
+
+
+def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(runner: Runner, straight: tuple[Path, float]) -> None:
+    outcome = runner("checkpoint too large", nimg=40, file_bytes=100_000)
+    assert outcome.code == 2, outcome.text
+    (sentence,) = [line for line in outcome.text.splitlines() if line.startswith("progan: ")]
+    assert "cannot be written (File too large); free some space" in sentence
+    assert "Traceback" not in outcome.text
+    finish(runner, "checkpoint too large", straight)
+
+
+def test_a_disk_too_full_for_a_line_ends_a_run_with_a_sentence(runner: Runner, straight: tuple[Path, float]) -> None:
+    rarely = ("--checkpoint-kimg", "1", "--snapshot-nimg", "1000")  # so that the lines come first
+    outcome = runner("line too long", *rarely, nimg=40, file_bytes=1500)
+    assert outcome.code == 2, outcome.text
+    assert "File too large" in outcome.text
+    assert "Traceback" not in outcome.text
+    finish(runner, "line too long", straight)
+
+
+def test_a_shorter_run_can_be_lengthened(runner: Runner, straight: tuple[Path, float]) -> None:
+    assert runner("longer", "--total-kimg", "0.06").code == 0  # six lines of 10
+    assert nimg_of(checkpoints(runner.folder / "longer" / "checkpoints")[-1]) == 60
+    assert runner("longer").code == 0
+    check_state(runner.folder / "longer", straight[0])
+    assert (runner.folder / "longer" / "stats.jsonl").read_bytes() == (straight[0] / "stats.jsonl").read_bytes()
+
+
+@pytest.fixture
+def finished(runner: Runner, straight: tuple[Path, float], tmp_path: Path) -> Path:
+    """A finished run to do things to."""
+    name = f"finished-{tmp_path.name}"
+    shutil.copytree(straight[0], runner.folder / name)
+    return runner.folder / name
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_stays_as_it_is(runner: Runner, straight: tuple[Path, float], finished: Path) -> None:
+    finish(runner, finished.name, straight)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--seed", "1"], "seed was 0 and is now 1"),
+        (["--lr", "0.003"], "schedule.g_lr was"),
+        (["--d.stddev-group", "8"], "d.stddev_group was 4 and is now 8"),
+        (["--tick-nimg", "20"], "tick_nimg was 10 and is now 20"),
+        (["--precision", "bf16"], "precision was fp32 and is now bf16"),
+    ],
+)
+def test_another_config_is_refused_by_the_names_of_its_fields(
+    runner: Runner, finished: Path, flags: list[str], named: str
+) -> None:
+    before = contents(finished)
+    outcome = runner(finished.name, *flags)
+    assert outcome.code == 2
+    assert outcome.text.count("\n") == 1
+    assert named in outcome.text
+    assert contents(finished) == before
+
+
+def test_another_data_set_is_refused(runner: Runner, finished: Path, make_data: Any) -> None:
+    before = contents(finished)
+    outcome = runner(finished.name, data=make_data(seed=1).path)
+    assert outcome.code == 2
+    assert "data was" in outcome.text
+    assert contents(finished) == before
+
+
+def test_the_same_data_set_elsewhere_is_accepted(runner: Runner, finished: Path, make_data: Any) -> None:
+    assert runner(finished.name, data=make_data().path).code == 0
+
+
+def test_two_processes_cannot_train_in_one_folder(runner: Runner, finished: Path) -> None:
+    import fcntl
+
+    with (finished / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = contents(finished)
+        outcome = runner(finished.name)
+    assert outcome.code == 2
+    assert "another progan train is at work here" in outcome.text
+    assert contents(finished) == before
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_continues(
+    runner: Runner, straight: tuple[Path, float], finished: Path
+) -> None:
+    newest = checkpoints(finished / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    outcome = runner(finished.name)
+    assert outcome.code == 2
+    assert newest.name in outcome.text
+    assert "delete it to continue from the one before" in outcome.text
+    newest.unlink()
+    assert runner(finished.name).code == 0
+    check_state(finished, straight[0])
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(runner: Runner, finished: Path) -> None:
+    left = finished / "checkpoints" / ".checkpoint-000000150.pt.abcdefgh.partial"
+    left.write_bytes(b"half a checkpoint")
+    assert runner(finished.name).code == 0
+    assert not left.exists()
+
+
+if __name__ == "__main__":
+    serve()
