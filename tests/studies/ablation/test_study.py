@@ -286,7 +286,7 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
 def command(faces: Path, out: Path, rows: str) -> list[str]:
     """progan ablate at the tiny scale, in a process of its own."""
     code = (
-        "import sys, progan.studies.ablation.rows as rows, tests.test_ablation as test;"
+        "import sys, progan.studies.ablation.rows as rows, tests.studies.ablation.test_study as test;"
         "rows.SCALES['small'] = test.TINY; from progan.__main__ import main; main()"
     )
     options = ["--data", str(faces), "--out", str(out), "--rows", rows, "--jobs", "2"]
