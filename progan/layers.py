@@ -1,7 +1,6 @@
 """Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from math import sqrt
 
 import torch
@@ -96,6 +95,8 @@ class EqualizedConv2d(nn.Module):
         std = gain / sqrt(inputs * kernel**2)
         self.scale = std if equalized else 1.0
         self.resample = resample
+        if resample is not None:
+            self.register_buffer("spread", spread_matrix(resample), persistent=False)
         self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
@@ -104,8 +105,7 @@ class EqualizedConv2d(nn.Module):
         bias = None if self.bias is None else self.bias.view(-1)  # a plain tensor, as the kernel is
         if self.resample is not None:
             with torch.autocast(x.device.type, enabled=False):
-                spread = spread_matrix(self.resample, x.device).to(kernel.dtype)
-                kernel = (kernel.flatten(2) @ spread).unflatten(2, (4, 4))
+                kernel = (kernel.flatten(2) @ self.spread).unflatten(2, (4, 4))
         if self.resample == "up":
             kernel = kernel.transpose(0, 1)  # a transposed convolution wants [in, out, k, k]
         if torch.is_autocast_enabled(x.device.type):
@@ -181,12 +181,12 @@ class ChannelNoise:
         return x * (1.0 + normal * (self.strength * sqrt(c))).to(x.dtype)
 
 
-@lru_cache(maxsize=8)
-def spread_matrix(resample: str, device: torch.device) -> Tensor:
-    """The linear map from a 3x3 kernel to the 4x4 one that also resamples: float32 [9, 16], both row by row.
+def spread_matrix(resample: str) -> Tensor:
+    """The linear map from a 3x3 kernel to the 4x4 one that also resamples: float32 [9, 16] on the CPU, both row by row.
 
     The sum of four copies shifted by one pixel; a quarter of it for "down", which takes a mean; turned around for "up",
     since a transposed convolution walks its kernel backwards.
     """
-    copies = F.conv_transpose2d(torch.eye(9).view(9, 1, 3, 3), torch.ones(1, 1, 2, 2))
-    return (copies.flip(2, 3) if resample == "up" else copies / 4).flatten(1).to(device)
+    with torch.device("cpu"):  # whatever device a network is being built on
+        copies = F.conv_transpose2d(torch.eye(9).view(9, 1, 3, 3), torch.ones(1, 1, 2, 2))
+    return (copies.flip(2, 3) if resample == "up" else copies / 4).flatten(1)

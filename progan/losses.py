@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from progan.ops import no_weight_gradients
+
 
 class Critic(Protocol):
     """images: [N, C, R, R], `sets` independent minibatches one after the other."""
@@ -107,7 +109,8 @@ def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
     """
     images = images.detach().requires_grad_()
     scores, _ = critic(images)
-    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    with no_weight_gradients():
+        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
     # At a gradient of exactly zero a plain norm would give a NaN derivative.
     return (gradient.float().square().sum(dim=(1, 2, 3)) + 1e-30).sqrt()
 

@@ -183,3 +183,13 @@ def test_bf16_is_close_to_float32_and_scores_and_weights_stay_float32() -> None:
     ):
         error = float((rough - exact).norm() / exact.norm())
         assert 0 < error < tolerance, (name, error)
+
+
+@pytest.mark.parametrize("resample", ["up", "down"])
+def test_a_first_call_without_gradients_leaves_later_ones_whole(resample: str) -> None:
+    with torch.inference_mode():
+        EqualizedConv2d(2, 2, 3, resample=resample)(torch.randn(1, 2, 4, 4))
+    layer = EqualizedConv2d(2, 2, 3, resample=resample)
+    layer(torch.randn(1, 2, 4, 4)).sum().backward()
+    assert layer.weight.grad is not None
+    assert set(layer.state_dict()) == {"weight", "bias"}  # the matrix is no weight

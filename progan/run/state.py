@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator
@@ -82,8 +83,8 @@ class TrainState:
     def update_ema(self) -> None:
         """G_ema follows G by one D step, all layers (appendix A.1); batch norm's statistics are averages already."""
         averages, weights = ([*network.parameters()] for network in (self.g_ema, self.g))
-        with torch.no_grad():
-            torch._foreach_lerp_(averages, weights, 1.0 - self.config.ema_decay)  # type: ignore[arg-type]
+        get_ema_multi_avg_fn(self.config.ema_decay)(averages, weights, None)
+        if self.config.g.norm == "batch":
             for own, new in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
                 own.copy_(new)
 

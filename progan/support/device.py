@@ -31,7 +31,9 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
     if device.type == "cuda":
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        fast = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        # Older versions of PyTorch do not tell.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        fast = device.type == "cpu" and capabilities.get("avx512_bf16", False)
     return "bf16" if fast else "fp32"
 
 
