@@ -79,6 +79,8 @@ class EqualizedConv2d(nn.Module):
     leaves it to a normalisation that follows. [N, in, H, W] -> [N, out, H', W'].
     """
 
+    spread: Tensor
+
     def __init__(
         self,
         inputs: int,

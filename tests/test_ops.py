@@ -96,10 +96,15 @@ def test_the_block_ends_with_an_error_and_holds_for_other_threads() -> None:
         return torch.autograd.grad(score, [x, weight], allow_unused=True)[1]
 
     seen: list[Tensor | None] = []
-    with pytest.raises(RuntimeError, match="inside"), no_weight_gradients():
-        thread = threading.Thread(target=lambda: seen.append(weight_gradient()))  # as the engine's are on a GPU
-        thread.start()
-        thread.join()
-        raise RuntimeError("inside")
+
+    def fail_inside() -> None:
+        with no_weight_gradients():
+            thread = threading.Thread(target=lambda: seen.append(weight_gradient()))  # as the engine's are on a GPU
+            thread.start()
+            thread.join()
+            raise RuntimeError("inside")
+
+    with pytest.raises(RuntimeError, match="inside"):
+        fail_inside()
     assert seen == [None]
     assert weight_gradient() is not None

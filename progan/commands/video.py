@@ -10,7 +10,6 @@ from tyro.conf import Positional
 
 from progan.commands.generate import parse_grid, parse_numbers
 from progan.support.errors import ConfigError, RunError
-from progan.support.workers import with_progress
 
 LONGEST = 3600  # seconds
 
@@ -51,6 +50,7 @@ class Video:
 
     def run(self) -> None:
         from progan.sampling.video import check_video, write_video
+        from progan.support.progress import with_progress
 
         check_video(self.out, self.fps)
         frames = round(self.seconds * self.fps) if 0 < self.seconds <= LONGEST else 0

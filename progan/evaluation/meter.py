@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from progan.data.store.manifest import images_name
 from progan.data.store.pyramid import ImagePyramid
@@ -19,9 +17,10 @@ from progan.metrics.cache import cached
 from progan.metrics.protocol import Collector, Statistics
 from progan.metrics.suite import Metric, Values
 from progan.networks import Generator
-from progan.sampling.images import batches, one_hot
+from progan.sampling.images import one_hot, sample_batches
 from progan.support.errors import DataError, RunError
 from progan.support.files import disk_reason, make_folder
+from progan.support.progress import counted
 from progan.support.rng import keyed_generator, latents
 
 READ_AT_ONCE = 4 * 1024 * 1024  # pixels
@@ -131,7 +130,7 @@ class Meter:
             collectors.setdefault(key, metric.collector("fakes", self.device, against=against))
         seconds = dict.fromkeys(collectors, 0.0)
         wanted = max(metric.size for metric in self.metrics)
-        for images in shown("fakes", fakes, wanted, self.quiet):
+        for images in counted("fakes", fakes, wanted, self.quiet):
             for key, collector in collectors.items():
                 start = time.perf_counter()
                 collector.add(images)
@@ -177,7 +176,7 @@ class Meter:
     def _collect(self, metric: Metric, role: str, start: int, count: int) -> Statistics:
         collector = metric.collector(role, self.device, count)
         text = f"{metric.name}: reals" if role == "reals" else f"{metric.name}: other reals"
-        for images in shown(text, self.reals.stream(start, count), count, self.quiet):
+        for images in counted(text, self.reals.stream(start, count), count, self.quiet):
             collector.add(images)
         return collector.finish()
 
@@ -192,24 +191,6 @@ class Meter:
                 + (" and half as many others for the noise floor" if metric.is_distance else "")
                 + f"); give a larger data set, or --images {most} (values from other numbers do not compare)"
             )
-
-
-def shown(text: str, stream: Iterable[np.ndarray], total: int, quiet: bool) -> Iterator[np.ndarray]:
-    """The stream of batches, its images counted on the screen if that is a terminal."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn(text),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    ) as progress:
-        task = progress.add_task("", total=total)
-        for images in stream:
-            progress.advance(task, len(images))
-            yield images
 
 
 def fakes_of(
@@ -234,7 +215,7 @@ def fakes_of(
             raise DataError(f"the generator has {g.config.label_dim} labels; give a data set with as many")
         chosen = torch.randint(len(labels_of), (count,), generator=keyed_generator(seed, "measured labels"))
         labels = torch.from_numpy(labels_of.read_labels(chosen.numpy()))
-    yield from batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=True)
+    yield from sample_batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=True)
 
 
 def append(record: Path, results: Sequence[Result], name: str, nimg: int | None, meter: Meter) -> None:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Reals, Result, shown
+from progan.evaluation.meter import Reals, Result
 from progan.images import write_png
 from progan.metrics.cache import cached
 from progan.metrics.features import FeatureCollector, FeatureProtocol
 from progan.metrics.neighbours import memorisation, nearest, neighbour_sheet
 from progan.metrics.protocol import collect
 from progan.metrics.suite import Metric
+from progan.support.progress import counted
 
 IMAGES = 1000
 ROWS, COLUMNS = 5, 8  # of each half of the picture
@@ -45,7 +46,7 @@ def measure_neighbours(
         every = replace(protocol, images=len(reals.data))
 
         def make() -> dict[str, np.ndarray]:
-            stream = shown(f"neighbours: {what}", reals.in_order(), len(reals.data), quiet)
+            stream = counted(f"neighbours: {what}", reals.in_order(), len(reals.data), quiet)
             return {"features": collect(stream, FeatureCollector(every, device))["features"]}
 
         stored = replace(reals, mirrored=False, seed=0).key()
@@ -56,7 +57,7 @@ def measure_neighbours(
     others = None if held_out is None else features(replace(train, data=held_out), "held-out images")
     start = time.perf_counter()
     kept: list[np.ndarray] = []
-    for batch in shown("neighbours: fakes", fakes, protocol.images, quiet):
+    for batch in counted("neighbours: fakes", fakes, protocol.images, quiet):
         kept.append(batch)
         if sum(map(len, kept)) >= protocol.images:
             break

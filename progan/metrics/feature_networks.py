@@ -36,7 +36,7 @@ EFFICIENTNET_SIZE = 224  # pixels
 
 
 @lru_cache(maxsize=2)
-def load_network(name: NetworkName, device: str = "cpu", weights: Path | None = None) -> FeatureNetwork:
+def load_feature_network(name: NetworkName, device: str = "cpu", weights: Path | None = None) -> FeatureNetwork:
     """The network of this name on a device, loaded once.
 
     weights: the published file of "inception"; without it, the one in PyTorch's cache is used, or downloaded to there.

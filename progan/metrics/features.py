@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.metrics.feature_networks import NetworkName, load_network
+from progan.metrics.feature_networks import NetworkName, load_feature_network
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, check_same_shape, collect, rgb
 from progan.support.errors import ConfigError, DataError
 from progan.support.rng import keyed_generator
@@ -39,7 +39,7 @@ class FeatureProtocol(Protocol):
 class FeatureCollector(Collector):
     """Features and class logits of every image: {"features": float32 [N, D], "logits": float32 [N, K]}.
 
-    weights: see `load_network`. Grayscale is repeated to RGB.
+    weights: see `load_feature_network`. Grayscale is repeated to RGB.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class FeatureCollector(Collector):
         self.device = torch.device(device)
         # On a CPU, larger blocks take twice as long: their memory comes fresh from the kernel, page by page.
         super().__init__(protocol.images, block=8 if self.device.type == "cpu" else 64)
-        self.network = load_network(protocol.network, str(device), weights)
+        self.network = load_feature_network(protocol.network, str(device), weights)
         self._features: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
 
@@ -153,8 +153,8 @@ def features_of(
     """The features of two sets of images: float32 [N, D] each.
 
     reals, fakes: uint8 [N, C, R, R], as an array, a tensor or an iterable of batches; the first 50,000 of each are
-    used. weights: see `load_network`. protocol: fields of `FeatureProtocol` to change. Raises DataError for too few
-    images or sets of different size, ConfigError when the network cannot be loaded.
+    used. weights: see `load_feature_network`. protocol: fields of `FeatureProtocol` to change. Raises DataError for too
+    few images or sets of different size, ConfigError when the network cannot be loaded.
     """
     chosen = FeatureProtocol(**protocol)
     collectors = [FeatureCollector(chosen, device, weights) for _ in range(2)]

@@ -90,14 +90,14 @@ class Collector:
 
 def collect(images: Images, collector: Collector) -> Statistics:
     """The statistics of a stream."""
-    for batch in batches(images):
+    for batch in as_arrays(images):
         collector.add(batch)
         if collector.taken == collector.size:
             break
     return collector.finish()
 
 
-def batches(images: Images) -> Iterator[np.ndarray]:
+def as_arrays(images: Images) -> Iterator[np.ndarray]:
     """The stream as arrays: one if `images` is an array or a tensor, else one for every batch."""
     for batch in [images] if isinstance(images, np.ndarray | Tensor) else images:
         yield batch.cpu().numpy() if isinstance(batch, Tensor) else np.asarray(batch)

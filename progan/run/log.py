@@ -10,8 +10,6 @@ from types import TracebackType
 from typing import Any
 
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
 from progan.images import write_png
@@ -20,6 +18,7 @@ from progan.run.state import TrainState
 from progan.schedule import Phase
 from progan.support.errors import RunError
 from progan.support.files import write_text
+from progan.support.progress import ELAPSED, progress_bar
 from progan.support.run_files import RunFolder
 
 
@@ -32,21 +31,13 @@ class RunLog:
     def __init__(self, folder: RunFolder, state: TrainState) -> None:
         self.folder = folder
         self.state = state
-        self.console = Console(stderr=True)
         self.total = state.config.schedule.total_nimg
         for path in (folder.stats, folder.timing):
             cut_after(path, state.nimg)
         paths = (folder.stats, folder.timing, folder.log)
         self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
-        self.progress = Progress(
-            TextColumn("{task.fields[phase]}"),
-            BarColumn(),
-            TextColumn("{task.fields[speed]}"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-            transient=True,
-        )
+        self.progress = progress_bar("{task.fields[phase]}", "{task.fields[speed]}", ELAPSED)
+        self.console = self.progress.console
         self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
         self.clock = self.tick_clock = self.shown = time.perf_counter()
         self.tick_nimg = state.nimg

@@ -50,12 +50,12 @@ def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
 
 
 def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:
-    """All images at once: uint8 [N, C, R, R]. Arguments as for `batches`."""
-    return np.concatenate(list(batches(g, z, labels, **how)))
+    """All images at once: uint8 [N, C, R, R]. Arguments as for `sample_batches`."""
+    return np.concatenate(list(sample_batches(g, z, labels, **how)))
 
 
 @torch.no_grad()
-def batches(
+def sample_batches(
     g: Generator,
     z: Tensor,
     labels: Tensor | None = None,
@@ -110,7 +110,7 @@ def write_images(
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)
     make_folder("--out", out)
     cells, done = [], 0
-    for images in batches(g, z, labels, **stage):
+    for images in sample_batches(g, z, labels, **stage):
         for image in images:
             seed, label = jobs[done]
             name = f"seed{seed:04d}" + ("" if classes is None else f"-class{label}")

@@ -15,7 +15,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of, number
 from progan.images import write_png
-from progan.metrics.feature_networks import load_network as load_feature_network
+from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol
 from progan.metrics.suite import Metric, choose
 from progan.presets import PRESETS

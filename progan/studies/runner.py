@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
 from progan.config import TrainConfig
 from progan.data.store.manifest import MANIFEST
@@ -30,6 +29,7 @@ from progan.support.config_io import flat_fields
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, RunError, Stopped, UserError
 from progan.support.files import make_folder, write_json
+from progan.support.progress import ELAPSED, progress_bar
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores, end_with_parent
 from progan.training import train
@@ -144,12 +144,13 @@ def _run(experiment: Experiment) -> dict[str, Any]:
 def _pool(jobs: int, threads: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes; when the block ends early, they save what they have trained."""
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(jobs, context, initializer=_start, initargs=(threads,))
     try:
         yield pool
         pool.shutdown()
     except BaseException:
-        for process in [*(pool._processes or {}).values()]:
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         pool.shutdown(cancel_futures=True)
         raise
@@ -200,15 +201,9 @@ class _Display:
 
     def __init__(self, experiments: Sequence[Experiment], records: Sequence[Any], quiet: bool) -> None:
         self.experiments, self.quiet = experiments, quiet
-        self.console = Console(stderr=True, quiet=quiet)
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} kimg {task.fields[note]}"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=quiet or not self.console.is_terminal,
-        )
+        kimg = "{task.completed:.0f} of {task.total:.0f} kimg {task.fields[note]}"
+        self.progress = progress_bar("{task.description}", kimg, ELAPSED, quiet=quiet, transient=False)
+        self.console = self.progress.console
         self.tasks: dict[int, TaskID] = {}
         for i, (experiment, record) in enumerate(zip(experiments, records, strict=True)):
             if record is None:

@@ -1,7 +1,8 @@
 """Where and in which number format the networks compute."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -32,7 +33,7 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
         # Older versions of PyTorch do not tell.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         fast = device.type == "cpu" and capabilities.get("avx512_bf16", False)
     return "bf16" if fast else "fp32"
 

@@ -1,13 +1,11 @@
-"""Work for all cores: an ordered stream of jobs, a pool of processes, progress on the screen."""
+"""Work for all cores: an ordered stream of jobs, a pool of processes."""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -16,8 +14,6 @@ from typing import TypeVar
 
 from progan.support.errors import DataError
 from progan.support.malloc import keep_freed_memory
-
-SECONDS_BETWEEN_LINES = 10.0
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -42,7 +38,12 @@ def work(
     chunk = max(1, min(together, total // workers))
     results = _here(function, jobs) if workers == 1 else _pooled(function, jobs, workers, chunk)
     with closing(results):
-        yield from results if quiet else with_progress(results, total)
+        if quiet:
+            yield from results
+        else:
+            from progan.support.progress import with_progress  # here, for worker processes need nothing of it
+
+            yield from with_progress(results, total)
 
 
 def images_together(resolution: int) -> int:
@@ -111,25 +112,3 @@ def end_with_parent() -> None:
 def cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def with_progress(results: Iterable[Result], total: int, what: str = "images") -> Iterator[Result]:
-    """The results as they come, with a bar on a terminal and now and then a line elsewhere, both on stderr."""
-    from rich.console import Console  # here, for worker processes read this file and need none of it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-    start = last_line = time.monotonic()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total, rate="")
-        for done, result in enumerate(results, 1):
-            yield result
-            now = time.monotonic()
-            rate = done / max(now - start, 1e-9)
-            progress.update(task, completed=done, rate=f"{rate:,.0f} img/s")
-            if not console.is_terminal and (done == total or now - last_line > SECONDS_BETWEEN_LINES):
-                last_line = now
-                left = (total - done) / rate
-                line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
-                print(line, file=sys.stderr, flush=True)

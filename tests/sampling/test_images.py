@@ -11,7 +11,7 @@ from PIL import Image
 from progan.config import GeneratorConfig
 from progan.images import nearest_up
 from progan.networks import Generator
-from progan.sampling.images import batches, load_generator, one_hot, sample, seed_latents, write_images
+from progan.sampling.images import load_generator, one_hot, sample, sample_batches, seed_latents, write_images
 from progan.support.errors import ConfigError, RunError
 from progan.weights import save_network
 
@@ -67,7 +67,7 @@ def test_a_weights_file_gives_the_generator_as_far_as_it_has_grown(weights: Path
 
 def test_a_batch_holds_no_more_pixels_than_fit() -> None:
     g = generator()
-    assert [len(images) for images in batches(g, seed_latents(range(150), 16))] == [64, 64, 22]
+    assert [len(images) for images in sample_batches(g, seed_latents(range(150), 16))] == [64, 64, 22]
 
 
 def test_full_size_repeats_pixels() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Reals, fakes_of, shown
+from progan.evaluation.meter import Reals, fakes_of
 from progan.images import write_png
 from progan.presets import WHOLE_BATCH
 from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
@@ -30,6 +30,7 @@ from progan.support.config_io import overridden
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError
 from progan.support.files import write_json, write_text
+from progan.support.progress import counted
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
@@ -175,7 +176,7 @@ def recover_modes(
     ]
     records = run_experiments(experiments, jobs=jobs)
     count = min(SCALES[scale].images, len(pyramid))  # of reals: what a perfect generator would have
-    stream = shown("modes of reals", Reals(pyramid, SIDE, mirrored=False).stream(0, count), count, quiet=False)
+    stream = counted("modes of reals", Reals(pyramid, SIDE, mirrored=False).stream(0, count), count, quiet=False)
     reals = {"images": count, **_counted(np.concatenate([classifier.digits(images) for images in stream]))}
     counts = {"reals": reals.pop("counts")}
     counts |= {one.folder.name: record["counts"] for one, record in zip(experiments, records, strict=True)}

@@ -1,0 +1,65 @@
+"""Progress on stderr: a bar on a terminal, elsewhere silence or now and then a line."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 10.0
+ELAPSED = TimeElapsedColumn
+REMAINING = TimeRemainingColumn
+COUNT = MofNCompleteColumn
+
+T = TypeVar("T")
+
+
+def progress_bar(
+    before: str, *after: str | type[ProgressColumn], quiet: bool = False, transient: bool = True
+) -> Progress:
+    """A bar between a text and other columns, shown on a terminal only.
+
+    before, after: texts may name fields of the task, "{task.fields[phase]}". transient: it vanishes at the end.
+    """
+    columns = [TextColumn(column) if isinstance(column, str) else column() for column in after]
+    console = Console(stderr=True, quiet=quiet)
+    disable = quiet or not console.is_terminal
+    start = [TextColumn(before)] if before else []
+    return Progress(*start, BarColumn(), *columns, console=console, disable=disable, transient=transient)
+
+
+def counted(text: str, stream: Iterable[np.ndarray], total: int, quiet: bool) -> Iterator[np.ndarray]:
+    """The stream of batches, its images counted on the screen if that is a terminal."""
+    with progress_bar(text, COUNT, REMAINING, quiet=quiet) as progress:
+        task = progress.add_task("", total=total)
+        for images in stream:
+            progress.advance(task, len(images))
+            yield images
+
+
+def with_progress(results: Iterable[T], total: int, what: str = "images") -> Iterator[T]:
+    """The results as they come, with a bar on a terminal and now and then a line elsewhere."""
+    start = last_line = time.monotonic()
+    with progress_bar("", COUNT, "{task.fields[rate]}", REMAINING, transient=False) as progress:
+        task = progress.add_task("", total=total, rate="")
+        for done, result in enumerate(results, 1):
+            yield result
+            now = time.monotonic()
+            rate = done / max(now - start, 1e-9)
+            progress.update(task, completed=done, rate=f"{rate:,.0f} img/s")
+            if not progress.console.is_terminal and (done == total or now - last_line > SECONDS_BETWEEN_LINES):
+                last_line = now
+                left = (total - done) / rate
+                line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
+                print(line, file=sys.stderr, flush=True)
