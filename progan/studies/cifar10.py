@@ -23,6 +23,7 @@ from progan.run.log import duration
 from progan.studies.rows import Scale
 from progan.studies.runner import Experiment, prepare_study, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
+from progan.studies.tables import markdown_table, plus_minus
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.files import write_json, write_text
@@ -230,15 +231,15 @@ def markdown(table: Mapping[str, Any]) -> str:
     paper = any(row["paper"] for row in table["rows"])
     names = ["metric", "images", *(f"seed {seed}" for seed in range(len(table["seconds"])))]
     names += ["mean ± std"] * several + ["reals"] + ["paper, CIFAR-10"] * paper
-    lines = [_line(names), _line(["---", *["---:"] * (len(names) - 1)])]
+    lines = []
     for row in table["rows"]:
         cells = [_title(row), f"{row['images']:,}"]
-        cells += [_plus_minus(value, spread) for value, spread in zip(row["values"], row["spread"], strict=True)]
-        cells += [_plus_minus(row["mean"], row["std"])] * several
+        of_seeds = [*zip(row["values"], row["spread"], strict=True), *[(row["mean"], row["std"])] * several]
+        cells += [plus_minus(value, spread, spread_form=".2g") for value, spread in of_seeds]
         cells += [number(row["reals"])] + [row["paper"] or ""] * paper
-        lines.append(_line(cells))
+        lines.append(cells)
     times = ["training", "", *map(duration, table["seconds"])]
-    lines.append(_line(times + [""] * (len(names) - len(times))))
+    lines.append(times + [""] * (len(names) - len(times)))
     source = data["source"] + (f" ({data['split']})" if data["split"] else "")
     devices, parameters = ", ".join(sorted(set(table["devices"]))), table["parameters"]
     spreads = {_title(row | {"level": ""}): row["spread_is"] for row in table["rows"]}
@@ -250,8 +251,7 @@ def markdown(table: Mapping[str, Any]) -> str:
             f" Scale `{table['scale']}`: {table['nimg'] / 1000:,g} kimg,"
             f" G {parameters['g']:,} and D {parameters['d']:,} parameters, on {devices}.",
             "",
-            *lines,
-            "",
+            markdown_table(names, lines, words=1),
             "±, of one network: "
             + "; ".join(f"{name}: {spread}" for name, spread in spreads.items())
             + ("; std: over the seeds, n - 1." if several else "."),
@@ -265,11 +265,3 @@ def markdown(table: Mapping[str, Any]) -> str:
 def _title(row: Mapping[str, Any]) -> str:
     shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(row["metric"], f"`{row['metric']}`")
     return f"{shown_as} {row['level']}".rstrip()
-
-
-def _plus_minus(value: float, spread: float | None) -> str:
-    return number(value) if spread is None else f"{number(value)} ± {spread:.2g}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
