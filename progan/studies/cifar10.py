@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from progan.config import TrainConfig
+from progan.config import ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of, number
 from progan.images import write_png
@@ -20,8 +20,10 @@ from progan.metrics.features import FeatureProtocol
 from progan.metrics.suite import Metric, choose
 from progan.presets import PRESETS
 from progan.run.log import duration
+from progan.studies.rows import Scale
 from progan.studies.runner import Experiment, prepare_study, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
+from progan.studies.tables import markdown_table, plus_minus
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.files import write_json, write_text
@@ -32,52 +34,40 @@ from progan.weights import load_network
 RESOLUTION = 32
 INCEPTION_SCORE = "is"
 
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of the paper's experiment: what differs from the preset "cifar10", and what is measured.
-
-    network: fields of both networks; schedule: of the schedule; run: of the rest of the config. metrics, images: as
-    `metrics.suite.choose` takes them. published: the paper's figure of a metric; note: what the figures compare with.
-    """
-
-    network: Mapping[str, Any]
-    schedule: Mapping[str, Any]
-    run: Mapping[str, Any]
-    metrics: str
-    images: int | None
-    published: Mapping[str, str]
-    note: str
-
-
+PAPER = PRESETS["cifar10"].config  # for three colours and no labels, whatever the data set has
 SCALES = {
     "paper": Scale(
-        network={},
-        schedule={},
-        run={"snapshot_nimg": 200_000, "checkpoint_nimg": 100_000},
+        replace(PAPER, snapshot_nimg=200_000, checkpoint_nimg=100_000),
+        images=0,  # 50,000 for the inception score
         metrics="is,swd,ms_ssim",
-        images=None,  # 50,000 for the inception score
-        published={INCEPTION_SCORE: "8.56 ± 0.06 (best 8.80)"},
-        note="Paper: mean ± std, over ten random initialisations, of the best score seen while training, and the best"
-        " of all; the networks here are measured once, at the end of training.",
     ),
     "small": Scale(
-        network={"fmap_base": 256, "fmap_max": 64},  # and so 64 components of the latent
-        schedule={
-            "stable_nimg": 4_000,
-            "fade_nimg": 4_000,
-            "total_nimg": 36_000,
-            "batch": {4: 8},
-            "g_lr": {4: 0.006},
-            "d_lr": {4: 0.006},
-        },
-        run={"ema_decay": 0.997, "snapshot_nimg": 5_000, "checkpoint_nimg": 5_000},
-        metrics="is_efficientnet_lite0,swd,ms_ssim",
+        replace(
+            PAPER,
+            g=replace(PAPER.g, fmap_base=256, fmap_max=64),  # and so 64 components of the latent
+            d=replace(PAPER.d, fmap_base=256, fmap_max=64),
+            schedule=ScheduleConfig(
+                stable_nimg=4_000,
+                fade_nimg=4_000,
+                total_nimg=36_000,
+                batch={4: 8},
+                g_lr={4: 0.006},
+                d_lr={4: 0.006},
+            ),
+            ema_decay=0.997,
+            snapshot_nimg=5_000,
+            checkpoint_nimg=5_000,
+        ),
         images=2_500,
-        published={},
-        note="A small network, trained for minutes: no score here compares with published ones, and"
-        " is_efficientnet_lite0, which looks through another network, never does.",
+        metrics="is_efficientnet_lite0,swd,ms_ssim",
     ),
+}
+PUBLISHED = {"paper": {INCEPTION_SCORE: "8.56 ± 0.06 (best 8.80)"}}
+NOTES = {
+    "paper": "Paper: mean ± std, over ten random initialisations, of the best score seen while training, and the best"
+    " of all; the networks here are measured once, at the end of training.",
+    "small": "A small network, trained for minutes: no score here compares with published ones, and"
+    " is_efficientnet_lite0, which looks through another network, never does.",
 }
 
 
@@ -134,14 +124,15 @@ def cifar10(
         raise ConfigError(f"--seeds: {seeds} is not allowed; train 1 or more networks")
     pyramid = ImagePyramid.open(data)
     pick_device(device)
-    metrics = SCALES[scale].metrics
+    of = SCALES[scale]
+    metrics = of.metrics
     if weights is not None and INCEPTION_SCORE not in metrics.split(","):
         metrics = f"{INCEPTION_SCORE},{metrics}"
-    measure = ScoreMeasure(data, metrics, SCALES[scale].images, weights, device)
+    measure = ScoreMeasure(data, metrics, of.images or None, weights, device)
     check_data(pyramid, measure.chosen(), scale)
     check_networks(measure.chosen(), weights)
     prepare_study(out, {"study": "CIFAR-10", "scale": scale, "data": pyramid.hash})
-    config = replace(scale_config(scale), device=device)
+    config = replace(of.config, device=device)
     experiments = [
         Experiment(f"cifar10, seed {seed}", replace(config, seed=seed), data, out / f"seed{seed}", measure)
         for seed in range(seeds)
@@ -154,18 +145,6 @@ def cifar10(
     blocks = [Block(f"seed {seed}", "", folder.newest_fakes()) for seed, folder in enumerate(folders)]
     write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", out / "seed0" / "reals.png")], RESOLUTION))
     return text
-
-
-def scale_config(scale: str) -> TrainConfig:
-    """The preset "cifar10" at a scale, for three colours and no labels whatever the data set has."""
-    config, chosen = PRESETS["cifar10"].config, SCALES[scale]
-    return replace(
-        config,
-        g=replace(config.g, **chosen.network),
-        d=replace(config.d, **chosen.network),
-        schedule=replace(config.schedule, **chosen.schedule),
-        **chosen.run,
-    )
 
 
 def check_data(data: ImagePyramid, metrics: Sequence[Metric], scale: str) -> None:
@@ -225,7 +204,7 @@ def make_table(
                     "mean": statistics.fmean(values),
                     "std": statistics.stdev(values) if len(values) > 1 else None,
                     "reals": of_reals.get(level),
-                    "paper": SCALES[scale].published.get(first["metric"]),
+                    "paper": PUBLISHED.get(scale, {}).get(first["metric"]),
                     "protocol": first["protocol"],
                 }
             )
@@ -252,15 +231,15 @@ def markdown(table: Mapping[str, Any]) -> str:
     paper = any(row["paper"] for row in table["rows"])
     names = ["metric", "images", *(f"seed {seed}" for seed in range(len(table["seconds"])))]
     names += ["mean ± std"] * several + ["reals"] + ["paper, CIFAR-10"] * paper
-    lines = [_line(names), _line(["---", *["---:"] * (len(names) - 1)])]
+    lines = []
     for row in table["rows"]:
         cells = [_title(row), f"{row['images']:,}"]
-        cells += [_plus_minus(value, spread) for value, spread in zip(row["values"], row["spread"], strict=True)]
-        cells += [_plus_minus(row["mean"], row["std"])] * several
+        of_seeds = [*zip(row["values"], row["spread"], strict=True), *[(row["mean"], row["std"])] * several]
+        cells += [plus_minus(value, spread, spread_form=".2g") for value, spread in of_seeds]
         cells += [number(row["reals"])] + [row["paper"] or ""] * paper
-        lines.append(_line(cells))
+        lines.append(cells)
     times = ["training", "", *map(duration, table["seconds"])]
-    lines.append(_line(times + [""] * (len(names) - len(times))))
+    lines.append(times + [""] * (len(names) - len(times)))
     source = data["source"] + (f" ({data['split']})" if data["split"] else "")
     devices, parameters = ", ".join(sorted(set(table["devices"]))), table["parameters"]
     spreads = {_title(row | {"level": ""}): row["spread_is"] for row in table["rows"]}
@@ -272,13 +251,12 @@ def markdown(table: Mapping[str, Any]) -> str:
             f" Scale `{table['scale']}`: {table['nimg'] / 1000:,g} kimg,"
             f" G {parameters['g']:,} and D {parameters['d']:,} parameters, on {devices}.",
             "",
-            *lines,
-            "",
+            markdown_table(names, lines, words=1),
             "±, of one network: "
             + "; ".join(f"{name}: {spread}" for name, spread in spreads.items())
             + ("; std: over the seeds, n - 1." if several else "."),
             "Reals: what the data set itself has; for SWD, the distance of its images to others of it.",
-            SCALES[table["scale"]].note,
+            NOTES[table["scale"]],
             "",
         ]
     )
@@ -287,11 +265,3 @@ def markdown(table: Mapping[str, Any]) -> str:
 def _title(row: Mapping[str, Any]) -> str:
     shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(row["metric"], f"`{row['metric']}`")
     return f"{shown_as} {row['level']}".rstrip()
-
-
-def _plus_minus(value: float, spread: float | None) -> str:
-    return number(value) if spread is None else f"{number(value)} ± {spread:.2g}"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

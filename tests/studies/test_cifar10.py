@@ -18,7 +18,8 @@ from progan.metrics.suite import choose
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.presets import PRESETS
 from progan.run.folder import FREE_FIELDS
-from progan.studies.cifar10 import SCALES, Scale, ScoreMeasure, cifar10, scale_config
+from progan.studies.cifar10 import SCALES, ScoreMeasure, cifar10
+from progan.studies.rows import Scale
 from progan.studies.runner import Experiment
 from progan.studies.side_by_side import Block, side_by_side
 from progan.support.errors import ConfigError, DataError, RunError, UserError
@@ -26,14 +27,20 @@ from progan.support.rng import latents
 from progan.support.run_files import RunFolder
 from progan.weights import save_network
 
+SMALL = SCALES["small"].config
 TINY = Scale(
-    network={"fmap_base": 32, "fmap_max": 16},
-    schedule={"stable_nimg": 4, "fade_nimg": 4, "total_nimg": 24, "batch": {4: 4}},
-    run={"precision": "fp32", "tick_nimg": 8, "snapshot_nimg": 8, "checkpoint_nimg": 8},
-    metrics="ms_ssim,swd",
+    replace(
+        SMALL,
+        g=replace(SMALL.g, fmap_base=32, fmap_max=16),
+        d=replace(SMALL.d, fmap_base=32, fmap_max=16),
+        schedule=replace(SMALL.schedule, stable_nimg=4, fade_nimg=4, total_nimg=24, batch={4: 4}),
+        precision="fp32",
+        tick_nimg=8,
+        snapshot_nimg=8,
+        checkpoint_nimg=8,
+    ),
     images=16,
-    published={},
-    note="Tiny.",
+    metrics="ms_ssim,swd",
 )
 
 
@@ -84,7 +91,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
 
 
 def test_the_paper_scale_is_the_papers() -> None:
-    config = scale_config("paper")
+    config = SCALES["paper"].config
     assert parameter_count(Generator(config.g)) == 1_296_908  # official code, all layers
     assert parameter_count(Discriminator(config.d)) == 1_298_689
     assert config.g.z_dim == 128
@@ -94,13 +101,13 @@ def test_the_paper_scale_is_the_papers() -> None:
     assert (config.g.channels, config.g.label_dim) == (3, 0)
     preset = PRESETS["cifar10"].config
     assert replace(config, **{name: getattr(preset, name) for name in FREE_FIELDS if "." not in name}) == preset
-    (score, swd, similarity) = choose(SCALES["paper"].metrics, images=SCALES["paper"].images)
+    (score, swd, similarity) = choose(SCALES["paper"].metrics, images=SCALES["paper"].images or None)
     assert (score.name, swd.name, similarity.name) == ("is", "swd", "ms_ssim")
     assert (score.size, score.spread) == (50_000, "deviation over 10 splits")
 
 
 def test_the_small_scale_is_the_same_but_for_its_size() -> None:
-    small, paper = scale_config("small"), scale_config("paper")
+    small, paper = SCALES["small"].config, SCALES["paper"].config
     assert small.g.z_dim == small.g.fmap_max == 64
     assert small.schedule.total_nimg == 36_000
     assert (small.loss, small.mirror, small.beta2, small.d_steps) == (paper.loss, False, paper.beta2, 1)
@@ -116,7 +123,7 @@ def test_a_network_per_seed_without_labels(place: Path, stand_in: list[Experimen
     assert [experiment.config.seed for experiment in stand_in] == [0, 1, 2]
     assert [experiment.folder for experiment in stand_in] == [Path("out/seed0"), Path("out/seed1"), Path("out/seed2")]
     for experiment in stand_in:
-        assert replace(experiment.config, seed=0, device="auto") == scale_config("small")
+        assert replace(experiment.config, seed=0, device="auto") == SCALES["small"].config
         assert experiment.config.g.label_dim == experiment.config.d.label_dim == 0
         assert experiment.config.device == "cpu"
         assert experiment.data == Path("data")

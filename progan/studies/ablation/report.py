@@ -11,6 +11,7 @@ from progan.evaluation.meter import number
 from progan.images import write_png
 from progan.studies.ablation.rows import ROWS
 from progan.studies.side_by_side import Block, side_by_side
+from progan.studies.tables import markdown_table, plus_minus
 from progan.support.errors import RunError
 from progan.support.files import make_folder, write_json, write_text, write_whole
 
@@ -108,22 +109,20 @@ def markdown(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str
     columns = _columns(rows)
     lowest = {column: min(_means(rows, column), default=None) for column in columns if column.startswith("swd")}
     heads = ["row", "what changes", *map(_title, columns), "parameters G / D (M)", "kimg", "minutes"]
-    lines = [heads, ["---", "---"] + ["---:"] * (len(heads) - 2)]
+    lines = []
     for row in rows:
         cells = [row.name, row.about("title").replace("|", "\\|")]
         for column in columns:
             value = row.values.get(column)
-            text = "" if value is None else number(value.mean)
-            text += f" ± {number(value.spread)}" if value is not None and value.spread is not None else ""
+            text = "" if value is None else plus_minus(value.mean, value.spread)
             cells.append(f"**{text}**" if value is not None and value.mean == lowest.get(column) else text)
         cells.append(" / ".join(number(row.about("parameters")[network] / 1e6) for network in "gd"))
         cells.append(f"{row.about('nimg') / 1000:g}")
         cells.append(number(_mean([run["seconds"] / 60 for run in row.runs])))
         lines.append(cells)
     lines.append(["reals", "", *(number(floor.get(column)) for column in columns), "", "", ""])
-    table = "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
     about = ", ".join(text.format(facts[key]) for key, text in FACTS.items() if key in facts)
-    return f"{table}\n{_meaning(rows)}\n\n{about[:1].upper()}{about[1:]}.\n"
+    return f"{markdown_table(heads, lines, words=2)}\n{_meaning(rows)}\n\n{about[:1].upper()}{about[1:]}.\n"
 
 
 def as_json(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,46 +1,14 @@
 """Table 1 of the paper as data: each row is a base row and what changes (section 6.1, and its Theano configuration)."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.presets import WHOLE_BATCH
-from progan.support.config_io import overridden
+from progan.studies.rows import Overrides, Row, Scale, lr
 from progan.support.errors import ConfigError
-
-Overrides = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training configuration: a base row, None for the scale's own configuration, and the fields that change.
-
-    overrides: dotted names of TrainConfig's fields and JSON values, the same at every scale; at: those of one scale.
-    """
-
-    name: str
-    base: str | None
-    title: str
-    overrides: Overrides = field(default_factory=dict)
-    at: Mapping[str, Overrides] = field(default_factory=dict)
-
-    @property
-    def folder(self) -> str:
-        """The name for files."""
-        return self.name.replace("*", "-star")
-
-
-@dataclass(frozen=True)
-class Scale:
-    """What all rows share: networks, length, and how many images are measured, for results and for curves."""
-
-    config: TrainConfig
-    images: int
-    curve_images: int
-
 
 SCALES: dict[str, Scale] = {
     # 128x128 as published; fmap_base 2048 in all rows but h.
@@ -76,10 +44,6 @@ def _batch(count: int) -> Overrides:
     return {"schedule.batch": {"4": count}}
 
 
-def _lr(rate: float) -> Overrides:
-    return {"schedule.g_lr": {"4": rate}, "schedule.d_lr": {"4": rate}}
-
-
 TABLE_1 = ("a", "b", "c", "d", "e*", "e", "f", "g", "h")
 ROWS: tuple[Row, ...] = (
     Row(
@@ -101,8 +65,8 @@ ROWS: tuple[Row, ...] = (
         },
         # The published decays are per G step of 5 D steps (0.999^20, row c: 0.999^5); these are per D step.
         at={
-            "paper": {**_batch(64), **_lr(1e-4), "ema_decay": 0.999**4, "g.latent_dim": 128},
-            "small": {**_batch(32), **_lr(6e-4), "ema_decay": 0.997**4, "g.latent_dim": 16},
+            "paper": {**_batch(64), **lr(1e-4), "ema_decay": 0.999**4, "g.latent_dim": 128},
+            "small": {**_batch(32), **lr(6e-4), "ema_decay": 0.997**4, "g.latent_dim": 16},
         },
     ),
     Row("b", "a", "+ progressive growing", {"schedule.growing": True}),
@@ -141,7 +105,7 @@ ROWS: tuple[Row, ...] = (
         "e",
         "+ equalized learning rate",
         {"g.equalized": True, "d.equalized": True},
-        at={"paper": _lr(1e-3), "small": _lr(6e-3)},
+        at={"paper": lr(1e-3), "small": lr(6e-3)},
     ),
     Row("g", "f", "+ pixelwise normalization", {"g.norm": "pixel"}),
     # The paper says "until converged"; 19,000 kimg is what it gave CelebA-HQ.
@@ -169,24 +133,6 @@ def chosen_rows(names: str, rows: Sequence[Row] = ROWS) -> list[Row]:
     if unknown or not wanted:
         raise ConfigError(f"--rows: {', '.join(unknown) or 'none'} not known; use some of {', '.join(known)}, or all")
     return [known[name] for name in dict.fromkeys(wanted)]
-
-
-def row_config(row: Row, scale: str, rows: Sequence[Row] = ROWS) -> TrainConfig:
-    """The configuration of a row at a scale: its base row's, with its own overrides.
-
-    Raises ConfigError when the base is missing or leads back to the row, or an override names no field.
-    """
-    chain, known = [row], {other.name: other for other in rows}
-    while (base := chain[-1].base) is not None:
-        if base not in known:
-            raise ConfigError(f"row {chain[-1].name}: its base {base!r} is missing; use one of {', '.join(known)}")
-        if known[base] in chain:
-            raise ConfigError(f"row {row.name}: its bases lead back to {base!r}; let one of them have no base")
-        chain.append(known[base])
-    config = SCALES[scale].config
-    for one in reversed(chain):
-        config = overridden(config, {**one.overrides, **one.at.get(scale, {})}, f"row {one.name}")
-    return config
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -15,8 +15,9 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
 from progan.studies.ablation.report import write_report
-from progan.studies.ablation.rows import SCALES, Row, chosen_rows, row_config
+from progan.studies.ablation.rows import SCALES, chosen_rows
 from progan.studies.ablation.time_to_quality import mean_curve, write_curves
+from progan.studies.rows import Row, row_config
 from progan.studies.runner import Experiment, prepare_study, run_experiments
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
@@ -50,7 +51,7 @@ class Study:
 
     def config(self, row: Row, seed: int, rows: Sequence[Row]) -> TrainConfig:
         """A row's configuration for this study's data. Labels of the data are left aside, as in the paper."""
-        config = row_config(row, self.scale, rows)
+        config = row_config(row, self.scale, SCALES, rows)
         channels = ImagePyramid.open(self.data).channels
         networks = {name: replace(getattr(config, name), channels=channels) for name in ("g", "d")}
         return replace(config, seed=seed, mirror=self.mirror, device=self.device, **networks)

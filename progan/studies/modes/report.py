@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from progan.images import make_grid
 from progan.run.log import duration
 from progan.studies.modes.classifier import MODES
+from progan.studies.tables import markdown_table, plus_minus
 
 NOISE = (MODES - 1) / 2  # over the number of images: the KL divergence that even draws are expected to have
 TITLE = 20  # pixels
@@ -16,16 +17,17 @@ MISSING = np.array([200, 0, 0])[:, None, None]  # red
 
 
 def markdown(table: Mapping[str, Any]) -> str:
-    """The table of `mode_recovery.recover_modes` for people."""
+    """The table of `modes.study.recover_modes` for people."""
     reals, classifier = table["reals"], table["classifier"]
-    lines = ["| D | variant | modes | KL | training | parameters of G, D |", "|---|---|---:|---:|---:|---:|"]
+    lines = []
     seeds = len(table["rows"][0]["modes"]["seeds"])
     for row in table["rows"]:
-        modes, kl = _plus_minus(row["modes"], 1 if seeds > 1 else 0), _plus_minus(row["kl"], 3)
+        modes = plus_minus(row["modes"]["mean"], row["modes"]["std"], ".1f" if seeds > 1 else ".0f")
+        kl = plus_minus(row["kl"]["mean"], row["kl"]["std"], ".3f")
         parameters = f"{row['parameters']['g']:,}, {row['parameters']['d']:,}"
-        time = duration(row["seconds"]["mean"])
-        lines.append(f"| 1/{row['divisor']} | {row['title']} | {modes} | {kl} | {time} | {parameters} |")
-    lines.append(f"| | {reals['images']:,} reals | {reals['modes']} | {reals['kl']:.3f} | | |")
+        lines.append([f"1/{row['divisor']}", row["title"], modes, kl, duration(row["seconds"]["mean"]), parameters])
+    lines.append(["", f"{reals['images']:,} reals", str(reals["modes"]), f"{reals['kl']:.3f}", "", ""])
+    heads = ["D", "variant", "modes", "KL", "training", "parameters of G, D"]
     return "\n".join(
         [
             "# Modes found with small discriminators (paper appendix E)",
@@ -35,8 +37,7 @@ def markdown(table: Mapping[str, Any]) -> str:
             f"Each + adds to the variant before. The digit classifier names {classifier['accuracy']:.2%} of"
             f" {classifier['held_out']:,} held-out digits rightly.",
             "",
-            *lines,
-            "",
+            markdown_table(heads, lines, words=2, tight=True),
             "±: standard deviation over seeds (n - 1). KL: divergence from an even distribution, in nats. The draw of"
             f" {table['images']:,} images alone gives {NOISE / table['images']:.3f}, that of the reals"
             f" {NOISE / reals['images']:.3f}; the rest of theirs is uneven digits and errors of the classifier.",
@@ -64,8 +65,3 @@ def modes_picture(counts: Mapping[str, Sequence[int]]) -> Image.Image:
         ImageDraw.Draw(picture).text((6, i * height + 4), name, fill="black")
         picture.paste(strip, (0, i * height + TITLE))
     return picture
-
-
-def _plus_minus(value: Mapping[str, Any], digits: int) -> str:
-    spread = "" if value["std"] is None else f" ± {value['std']:.{digits}f}"
-    return f"{value['mean']:.{digits}f}{spread}"

@@ -24,9 +24,9 @@ from progan.images import write_png
 from progan.presets import WHOLE_BATCH
 from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
 from progan.studies.modes.report import markdown, modes_picture
+from progan.studies.rows import Row, Scale, lr, row_config
 from progan.studies.runner import Experiment, prepare_study, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
-from progan.support.config_io import overridden
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError
 from progan.support.files import write_json, write_text
@@ -38,25 +38,38 @@ CLASSIFIER = "classifier.safetensors"
 WIDTH = 64  # most maps of G, and half of its fmap_base; K times those of D
 DIVISORS = (1, 2, 4)
 
-
-@dataclass(frozen=True)
-class Variant:
-    """A training configuration: that of `base` with these fields changed."""
-
-    name: str
-    base: str | None
-    overrides: Mapping[str, Any]
-
-    @property
-    def title(self) -> str:
-        """The name, with a + when something was added to another variant."""
-        return f"{'+ ' if self.base else ''}{self.name}"
-
-
+PAPER = TrainConfig(
+    g=GeneratorConfig(resolution=SIDE, fmap_base=2 * WIDTH, fmap_max=WIDTH),
+    d=DiscriminatorConfig(resolution=SIDE, fmap_base=2 * WIDTH, fmap_max=WIDTH, fused_scaling=False),
+    schedule=ScheduleConfig(stable_nimg=400_000, fade_nimg=400_000, total_nimg=10_000_000, batch={4: 64}),
+    loss=LossConfig(drift=0.0),
+    d_steps=5,
+    ema_decay=0.999**0.2,  # per D step; the paper's code has 0.999 per step of G
+    mirror=False,
+    precision="fp32",  # with so few maps bf16 takes longer
+    snapshot_nimg=200_000,
+    checkpoint_nimg=200_000,
+)
+IMAGES = 25_600  # generated, whose modes are counted; the number of Metz et al. and of the paper's code
+SCALES = {
+    "paper": Scale(PAPER, IMAGES),
+    "small": Scale(
+        replace(
+            PAPER,
+            schedule=ScheduleConfig(stable_nimg=4_000, fade_nimg=4_000, total_nimg=48_000, batch={4: 8}),
+            d_steps=1,
+            ema_decay=0.997,
+            snapshot_nimg=8_000,
+            checkpoint_nimg=8_000,
+        ),
+        IMAGES,
+    ),
+}
 VARIANTS = (
-    Variant(
+    Row(
         "wgan-gp",
         None,
+        "wgan-gp",
         {
             "g.norm": "batch",
             "g.output": "tanh",
@@ -66,36 +79,17 @@ VARIANTS = (
             "schedule.growing": False,
         },
     ),
-    Variant("normalization", "wgan-gp", {"g.norm": "pixel", "g.equalized": True, "d.equalized": True}),
-    Variant("minibatch-stddev", "normalization", {"d.stddev_group": WHOLE_BATCH}),
-    Variant("progressive", "minibatch-stddev", {"schedule.growing": True}),
+    Row(
+        "normalization",
+        "wgan-gp",
+        "+ normalization",
+        {"g.norm": "pixel", "g.equalized": True, "d.equalized": True},
+        at={"small": lr(6e-3)},  # with which "wgan-gp" would be left with one black image
+    ),
+    Row("minibatch-stddev", "normalization", "+ minibatch-stddev", {"d.stddev_group": WHOLE_BATCH}),
+    Row("progressive", "minibatch-stddev", "+ progressive", {"schedule.growing": True}),
 )
 BY_NAME = {variant.name: variant for variant in VARIANTS}
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How long to train, with which minibatches and rate, and how many images to count."""
-
-    total_nimg: int
-    stable_nimg: int
-    fade_nimg: int
-    batch: int
-    d_steps: int
-    lr: float
-    plain_lr: float
-    """Without the equalized learning rate. 0.006 would leave the small "wgan-gp" with one black image."""
-    ema_decay: float
-    """Per D step; the paper's code has 0.999 per step of G."""
-    snapshot_nimg: int
-    images: int = 25_600
-    """Generated images whose modes are counted; the number of Metz et al. and of the paper's code."""
-
-
-SCALES = {
-    "paper": Scale(10_000_000, 400_000, 400_000, 64, 5, 1e-3, 1e-3, 0.999**0.2, 200_000),
-    "small": Scale(48_000, 4_000, 4_000, 8, 1, 6e-3, 1e-3, 0.997, 8_000),
-}
 
 
 def count_modes(digits: np.ndarray) -> tuple[int, float, np.ndarray]:
@@ -183,11 +177,11 @@ def recover_modes(
     table = {
         "scale": scale,
         "data": {"images": len(pyramid), "hash": pyramid.hash},
-        "nimg": SCALES[scale].total_nimg,
+        "nimg": SCALES[scale].config.schedule.total_nimg,
         "images": SCALES[scale].images,
         "classifier": {"accuracy": classifier.accuracy, "held_out": classifier.held_out},
         "reals": reals,
-        "rows": [_row(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
+        "rows": [_line(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
     }
     write_json(out / "table.json", table)
     write_text(out / "table.md", markdown(table))
@@ -203,36 +197,8 @@ def recover_modes(
 
 def mode_config(name: str, divisor: int, scale: str) -> TrainConfig:
     """The configuration of a variant with D of 1/divisor of G's width, at a scale; without labels."""
-    of, chain = SCALES[scale], [BY_NAME[name]]
-    while (base := chain[-1].base) is not None:
-        chain.append(BY_NAME[base])
-    config = _shared(divisor, of)
-    for variant in reversed(chain):
-        config = overridden(config, variant.overrides, f"variant {variant.name}")
-    lr = {4: of.lr if config.g.equalized else of.plain_lr}
-    return replace(config, schedule=replace(config.schedule, g_lr=lr, d_lr=lr))
-
-
-def _shared(divisor: int, of: Scale) -> TrainConfig:
-    """What all variants have in common."""
-    width = WIDTH // divisor
-    return TrainConfig(
-        g=GeneratorConfig(resolution=SIDE, fmap_base=2 * WIDTH, fmap_max=WIDTH),
-        d=DiscriminatorConfig(resolution=SIDE, fmap_base=2 * width, fmap_max=width, fused_scaling=False),
-        schedule=ScheduleConfig(
-            stable_nimg=of.stable_nimg,
-            fade_nimg=of.fade_nimg,
-            total_nimg=of.total_nimg,
-            batch={4: of.batch},
-        ),
-        loss=LossConfig(drift=0.0),
-        d_steps=of.d_steps,
-        ema_decay=of.ema_decay,
-        mirror=False,
-        precision="fp32",  # with so few maps bf16 takes longer
-        snapshot_nimg=of.snapshot_nimg,
-        checkpoint_nimg=of.snapshot_nimg,
-    )
+    config, width = row_config(BY_NAME[name], scale, SCALES, VARIANTS), WIDTH // divisor
+    return replace(config, d=replace(config.d, fmap_base=2 * width, fmap_max=width))
 
 
 def _counted(digits: np.ndarray) -> dict[str, Any]:
@@ -240,11 +206,11 @@ def _counted(digits: np.ndarray) -> dict[str, Any]:
     return {"modes": found, "kl": kl, "counts": counts.tolist()}
 
 
-def _row(variant: Variant, divisor: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _line(variant: Row, divisor: int, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A line of the table: the runs of one variant and divisor, one record per seed; std (n - 1) of several."""
-    row: dict[str, Any] = {"variant": variant.name, "title": variant.title, "divisor": divisor}
+    line: dict[str, Any] = {"variant": variant.name, "title": variant.title, "divisor": divisor}
     for name in ("modes", "kl", "seconds"):
         values = [record[name] for record in records]
         std = statistics.stdev(values) if len(values) > 1 else None
-        row[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
-    return row | {"parameters": records[0]["parameters"]}
+        line[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
+    return line | {"parameters": records[0]["parameters"]}

@@ -27,27 +27,26 @@ from progan.studies.modes.study import (
     SCALES,
     VARIANTS,
     ModeRecovery,
-    Scale,
     count_modes,
     mode_config,
     recover_modes,
 )
+from progan.studies.rows import Scale
 from progan.studies.runner import Experiment
 from progan.support.config_io import flat_fields
 from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.run_files import RunFolder
 from progan.weights import save_network
 
+SMALL = SCALES["small"].config
 TINY = Scale(
-    total_nimg=24,
-    stable_nimg=4,
-    fade_nimg=4,
-    batch=4,
-    d_steps=1,
-    lr=1e-3,
-    plain_lr=1e-3,
-    ema_decay=0.9,
-    snapshot_nimg=12,
+    replace(
+        SMALL,
+        schedule=replace(SMALL.schedule, stable_nimg=4, fade_nimg=4, total_nimg=24, batch={4: 4}),
+        ema_decay=0.9,
+        snapshot_nimg=12,
+        checkpoint_nimg=12,
+    ),
     images=60,
 )
 QUICK = Recipe(images=10_000, steps=25, batch=32, lr=5e-3)

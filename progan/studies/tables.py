@@ -1,0 +1,20 @@
+"""Tables in Markdown, for people and for the documents."""
+
+from collections.abc import Iterable, Sequence
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, tight: bool = False) -> str:
+    """A line for the heads, a rule and a line per row, each with its line end.
+
+    words: how many columns, from the first, hold words and are aligned left; the others hold numbers. tight: a rule
+    without spaces, and one space in an empty cell in place of two.
+    """
+    side, empty = ("", " ") if tight else (" ", "  ")
+    lines = [[f" {cell} " if cell else empty for cell in cells] for cells in (heads, *rows)]
+    lines.insert(1, [f"{side}---{':' * (column >= words)}{side}" for column in range(len(heads))])
+    return "".join(f"|{'|'.join(cells)}|\n" for cells in lines)
+
+
+def plus_minus(value: float, spread: float | None, form: str = ".4g", spread_form: str = "") -> str:
+    """'12.5 ± 0.25', or '12.5' where there is no spread. spread_form: of the spread, where it is not the value's."""
+    return f"{value:{form}}" + ("" if spread is None else f" ± {spread:{spread_form or form}}")

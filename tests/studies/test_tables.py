@@ -1,0 +1,42 @@
+"""Tables in Markdown, character by character: documents and older studies hold them."""
+
+import math
+
+import pytest
+
+from progan.studies.tables import markdown_table, plus_minus
+
+HEADS, ROWS = ["row", "what", "SWD", "kimg"], [["a", "", "1 ± 2", "3"], ["reals", "x", "", ""]]
+
+
+def test_words_stand_left_and_numbers_right() -> None:
+    assert markdown_table(HEADS, ROWS, words=2) == (
+        "| row | what | SWD | kimg |\n"
+        "| --- | --- | ---: | ---: |\n"
+        "| a |  | 1 ± 2 | 3 |\n"
+        "| reals | x |  |  |\n"
+    )  # fmt: skip
+
+
+def test_a_tight_table_has_fewer_spaces() -> None:
+    assert markdown_table(HEADS, iter(ROWS), words=1, tight=True) == (
+        "| row | what | SWD | kimg |\n"
+        "|---|---:|---:|---:|\n"
+        "| a | | 1 ± 2 | 3 |\n"
+        "| reals | x | | |\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((12.345678, 0.25), "12.35 ± 0.25"),
+        ((12.345678, 0.0), "12.35 ± 0"),
+        ((12.345678, None), "12.35"),
+        ((math.nan, None), "nan"),
+        ((900, 7.0711, ".1f"), "900.0 ± 7.1"),
+        ((12.5, 0.125, ".4g", ".2g"), "12.5 ± 0.12"),
+    ],
+)
+def test_a_value_has_its_spread_behind_it(given: tuple[float, ...], text: str) -> None:
+    assert plus_minus(*given) == text  # type: ignore[arg-type]
