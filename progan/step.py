@@ -11,7 +11,7 @@ from progan.images import fade_reals, mirror, to_float
 from progan.layers import ChannelNoise
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
 from progan.run.state import TrainState
-from progan.run.team import ALONE, Rows, Team, micro_batches
+from progan.run.team import ALONE, Share, Team, micro_batches
 from progan.schedule import Phase, Schedule
 from progan.support.device import autocast
 from progan.support.rng import data_order, keyed_generator, latents
@@ -51,7 +51,7 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
     reals = fade_reals(reals, phase.alpha)
     d_outputs: list[Tensor] = []
 
-    def terms_of(rows: Rows) -> dict[str, Tensor]:
+    def terms_of(rows: Share) -> dict[str, Tensor]:
         y = None if labels is None else labels[rows]
         with torch.no_grad():
             fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
@@ -93,7 +93,7 @@ def _update_g(state: TrainState, labels: Tensor | None, phase: Phase, team: Team
     z = z[team.rows(phase.batch, config)].to(device)
     loss = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
 
-    def terms_of(rows: Rows) -> dict[str, Tensor]:
+    def terms_of(rows: Share) -> dict[str, Tensor]:
         y = None if labels is None else labels[rows]
         fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
         critic, _ = _critic(state, phase, team, rows, "noise of G's step")
@@ -105,7 +105,7 @@ def _update_g(state: TrainState, labels: Tensor | None, phase: Phase, team: Team
     return terms
 
 
-def _critic(state: TrainState, phase: Phase, team: Team, rows: Rows, purpose: str) -> tuple[Critic, list[Tensor]]:
+def _critic(state: TrainState, phase: Phase, team: Team, rows: Share, purpose: str) -> tuple[Critic, list[Tensor]]:
     """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls.
 
     rows: of this process's share of the minibatch, those that D is going to see.
@@ -126,7 +126,7 @@ def _critic(state: TrainState, phase: Phase, team: Team, rows: Rows, purpose: st
 
 
 def _minimise(
-    terms_of: Callable[[Rows], dict[str, Tensor]],
+    terms_of: Callable[[Share], dict[str, Tensor]],
     optimizer: torch.optim.Optimizer,
     config: TrainConfig,
     phase: Phase,

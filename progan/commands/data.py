@@ -68,12 +68,12 @@ class Doctor:
     """Processes; all cores by default."""
 
     def run(self) -> None:
-        from progan.data.pictures.doctor import examine, summary, write_report
+        from progan.data.pictures.doctor import examine, report_table, write_report
 
         report = examine(self.src, workers=self.workers)
         if self.report is not None:
             write_report(report, self.report)
-        Console().print(summary(report))
+        Console().print(report_table(report))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.images import mirror
 from progan.metrics.cache import cached
 from progan.metrics.protocol import Collector, Statistics
-from progan.metrics.suite import Metric, Values
+from progan.metrics.suite import Metric, Values, value_title
 from progan.networks import Generator
 from progan.sampling.images import one_hot, sample_batches
 from progan.support.errors import DataError, RunError
@@ -182,12 +182,10 @@ class Meter:
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
-        # Half as many others are enough to see the floor (it is a little higher then), and 30,000 images for 16,384.
-        need = metric.size + metric.size // 2 if metric.is_distance else metric.size
-        if have < need:
+        if have < metric.reals_needed:
             most = have // 2 if metric.is_distance else have
             raise DataError(
-                f"{data}: holds {have:,} images, {metric.name} needs {need:,} ({metric.size:,} reals"
+                f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed:,} ({metric.size:,} reals"
                 + (" and half as many others for the noise floor" if metric.is_distance else "")
                 + f"); give a larger data set, or --images {most} (values from other numbers do not compare)"
             )
@@ -239,21 +237,16 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
         raise RunError(f"{record}: cannot be written ({disk_reason(error)}); free some space") from None
 
 
-def summary(results: Sequence[Result]) -> str:
-    """One line: 'SWD x1e3 average 12.3 ± 0.2 (reals 1.1), MS-SSIM 0.21 ± 0.01 (reals 0.18)'."""
+def in_one_line(results: Sequence[Result]) -> str:
+    """'SWD x1e3 average 12.3 ± 0.2 (reals 1.1), MS-SSIM 0.21 ± 0.01 (reals 0.18)'."""
     parts = []
     for result in results:
         level = list(result.values)[-1]
         spread, floor = number(result.spread.get(level)), number(result.floor.get(level))
-        parts.append(f"{value_title(result, level)} {number(result.values[level])} ± {spread} (reals {floor})")
+        parts.append(
+            f"{value_title(result.metric.name, level)} {number(result.values[level])} ± {spread} (reals {floor})"
+        )
     return ", ".join(parts)
-
-
-def value_title(result: Result, level: str) -> str:
-    """What a value is called in tables."""
-    name = result.metric.name
-    shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(name, f"{name} x1e3" if name.startswith("kid") else name)
-    return f"{shown_as} {level}".rstrip()
 
 
 def number(value: float | None) -> str:

@@ -16,9 +16,9 @@ from progan.data.pictures.tree import PictureFile, open_tree
 from progan.data.source import BadImageError
 from progan.data.store.manifest import MANIFEST
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, Result, append, fakes_of, number, value_title
+from progan.evaluation.meter import Meter, Reals, Result, append, fakes_of, number
 from progan.evaluation.neighbours import IMAGES, measure_neighbours
-from progan.metrics.suite import Metric
+from progan.metrics.suite import Metric, value_title
 from progan.networks import Generator
 from progan.support.config_io import from_json
 from progan.support.errors import ConfigError, DataError, RunError
@@ -195,7 +195,7 @@ def results_table(rows: Sequence[tuple[Subject, Sequence[Result]]]) -> Table:
         for result in rows[0][1]:
             for level, value in result.values.items():
                 table.add_row(
-                    value_title(result, level),
+                    value_title(result.metric.name, level),
                     f"{result.images['fakes']:,}",
                     number(value),
                     number(result.spread.get(level)),
@@ -205,7 +205,7 @@ def results_table(rows: Sequence[tuple[Subject, Sequence[Result]]]) -> Table:
     table = Table("kimg", box=None, pad_edge=False)
     names = [(result, level) for result in rows[0][1] for level in result.values]
     for result, level in names:
-        table.add_column(value_title(result, level), justify="right")
+        table.add_column(value_title(result.metric.name, level), justify="right")
     for subject, results in rows:
         kimg = subject.name if subject.nimg is None else f"{subject.nimg / 1000:g}"
         table.add_row(kimg, *(number(value) for result in results for value in result.values.values()))

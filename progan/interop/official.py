@@ -16,11 +16,20 @@ import torch
 from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
-from progan.interop.official_pickle import NetworkCall, ScalarCall, to_array, unpickle
 from progan.networks import Discriminator, Generator
 from progan.support.errors import ConfigError, RunError
+from progan.support.inert_pickle import Call, InertPickle, as_array
 
 N = TypeVar("N", Generator, Discriminator)
+
+_NETWORK, _SCALAR = "tfutil.Network", "numpy.core.multiarray.scalar"
+_PICKLE = InertPickle(
+    error=RunError,
+    refused="no official snapshot needs; nothing in the file was executed",
+    damaged="is cut short or damaged ({}); fetch or copy it again",
+    strings="latin1",
+    also=(_NETWORK, _SCALAR, "numpy.core.numeric._frombuffer"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +53,9 @@ def read(path: Path | str) -> OfficialSnapshot:
     sentence where the file is no such snapshot, asks for anything but arrays, or has a network that this project lacks.
     """
     path = Path(path)
-    content = unpickle(path)
+    content = _content(path)
     networks = content if isinstance(content, tuple) else ()
-    if len(networks) != 3 or not all(isinstance(network, NetworkCall) for network in networks):
+    if len(networks) != 3 or not all(_is_call(network, _NETWORK) for network in networks):
         raise RunError(f"{path}: holds no tuple of the three networks (G, D, Gs), so it is not an official snapshot")
     g_record, d_record, gs_record = (
         _record(network, f"{path}: {name}", kind)
@@ -104,6 +113,33 @@ def import_array(name: str, array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
+def _content(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            file.seek(0)
+            # Older protocols have no mark to know them by, and the official code never wrote them.
+            if start[:1] != b"\x80":
+                kind = "a zip archive (torch.save writes such)" if start == b"PK" else "no pickle of protocol 2 or up"
+                raise RunError(f"{path}: is {kind}, so it is not an official snapshot; pass the .pkl file itself")
+            return _PICKLE.load(file, path)
+    except FileNotFoundError:
+        raise RunError(f"{path}: there is no such file; pass an official snapshot (.pkl)") from None
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _is_call(value: Any, name: str) -> bool:
+    return isinstance(value, Call) and value.name == name
+
+
+def _array(value: Any, where: str) -> np.ndarray:
+    try:
+        return as_array(value, ("f2", "f4", "f8", "i4", "i8", "b1"))
+    except ValueError as error:
+        raise RunError(f"{where} {error}") from error
+
+
 @dataclass(frozen=True)
 class _Record:
     where: str
@@ -152,7 +188,7 @@ _READ = {"num_channels", "resolution", "label_size", "fmap_base", "fmap_max", "u
 _READ_BY = {"G_paper": {"latent_size", "use_pixelnorm"}, "D_paper": {"mbstd_group_size"}}
 
 
-def _record(network: NetworkCall, where: str, kind: str) -> _Record:
+def _record(network: Call, where: str, kind: str) -> _Record:
     state = network.state
     if not isinstance(state, dict) or not isinstance(state.get("variables"), list):
         raise RunError(f"{where} has no list of variables")
@@ -166,7 +202,7 @@ def _record(network: NetworkCall, where: str, kind: str) -> _Record:
         if name not in _ONLY.keys() | _IGNORED | _READ | _READ_BY[kind]:
             raise RunError(f"{where} was built with the setting {reprlib.repr(name)}, which this project does not know")
     settings = {
-        name: to_array(value, f"{where}: {name}").item() if isinstance(value, ScalarCall) else value
+        name: _array(value, f"{where}: {name}").item() if _is_call(value, _SCALAR) else value
         for name, value in settings.items()
     }
     for name in settings.keys() & _ONLY.keys():
@@ -176,7 +212,7 @@ def _record(network: NetworkCall, where: str, kind: str) -> _Record:
     for entry in state["variables"]:
         match entry:
             case (str() as name, value) if name not in variables and name.isprintable():
-                variables[name] = to_array(value, f"{where}: {name}")
+                variables[name] = _array(value, f"{where}: {name}")
             case _:
                 raise RunError(f"{where}: its variables are not pairs of a name and an array, each name once")
     return _Record(where, settings, variables)

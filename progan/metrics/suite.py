@@ -41,6 +41,7 @@ class Metric:
     @property
     def reals_needed(self) -> int:
         """Images that a data set must hold: a distance's noise floor takes others, at least half as many again."""
+        # So many are enough to see the floor (it is a little higher then), and 30,000 images are for SWD's 16,384.
         return self.size + self.size // 2 if self.is_distance else self.size
 
     def collector(
@@ -121,6 +122,7 @@ NAMES = (
 )
 NEIGHBOURS = NAMES[-1]
 SWD = SwdProtocol()
+TITLES = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}
 
 
 def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Path | None = None) -> list[Metric]:
@@ -145,6 +147,12 @@ def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Pat
 def split_names(names: str) -> list[str]:
     """'swd, ms_ssim,' -> ['swd', 'ms_ssim'], each once."""
     return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
+def value_title(metric: str, level: str = "") -> str:
+    """What a value of a metric is called where people read: 'SWD x1e3 32', 'MS-SSIM', 'fid'."""
+    title = TITLES.get(metric, f"{metric} x1e3" if metric.startswith("kid") else metric)
+    return f"{title} {level}".rstrip()
 
 
 def _metric(name: str, images: int | None, seed: int, weights: Path | None) -> Metric:

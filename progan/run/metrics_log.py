@@ -10,8 +10,8 @@ import torch
 
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, append, fakes_of, summary
-from progan.metrics.suite import choose
+from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
+from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
 from progan.support.files import write_whole
 from progan.support.run_files import RunFolder
@@ -37,7 +37,7 @@ class RunMetrics:
         results = self.meter.measure(fakes)
         append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
         plot_metrics(self.folder)
-        return summary(results)
+        return in_one_line(results)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def plot_metrics(folder: RunFolder) -> Path | None:
             axis.grid(alpha=0.3)
             if x is not None:
                 _lines(axis, x, chosen)
-        left.set_ylabel(f"{name[0]} x 1e3" if name[0] in ("swd", "kid") else name[0])
+        left.set_ylabel(value_title(name[0]))
         left.legend(fontsize="small")
     path = folder.path / "metrics.png"
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110))

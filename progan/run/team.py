@@ -22,7 +22,7 @@ from progan.support.config_io import value_at
 from progan.support.errors import ConfigError, UserError
 
 T = TypeVar("T")
-Rows = slice | list[int]  # of a minibatch
+Share = slice | list[int]  # of a minibatch
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Team:
     rank: int = 0
     size: int = 1
 
-    def rows(self, batch: int, config: TrainConfig) -> Rows:
+    def rows(self, batch: int, config: TrainConfig) -> Share:
         """Which images of a minibatch are this process's."""
         return _share(batch, config, self.rank, self.size)
 
@@ -123,7 +123,7 @@ def check_shares(config: TrainConfig, size: int) -> None:
             raise ConfigError("d.minibatch_kernels: they need whole minibatches; take one process, no micro_batch")
 
 
-def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Rows]:
+def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Share]:
     """Which images of a process's share of a minibatch it computes at once, one part after the other."""
     own, at_once = phase.batch // size, images_at_once(config, phase, size)
     groups = own // _group(own, config)
@@ -137,7 +137,7 @@ def images_at_once(config: TrainConfig, phase: Phase, size: int = 1) -> int:
     return min(value_at(config.micro_batch, phase.resolution) or own, own)
 
 
-def _share(batch: int, config: TrainConfig, index: int, count: int) -> Rows:
+def _share(batch: int, config: TrainConfig, index: int, count: int) -> Share:
     """One of `count` shares of a minibatch, so ordered that its stddev groups are groups of the whole.
 
     Image i of M groups goes with i + M, i + 2M, ...: of each such row a share has a part.

@@ -17,7 +17,7 @@ from progan.evaluation.meter import Meter, Reals, fakes_of, number
 from progan.images import write_png
 from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol
-from progan.metrics.suite import Metric, choose
+from progan.metrics.suite import Metric, choose, value_title
 from progan.presets import PRESETS
 from progan.run.log import duration
 from progan.studies.rows import Scale
@@ -263,5 +263,6 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 
 def _title(row: Mapping[str, Any]) -> str:
-    shown_as = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}.get(row["metric"], f"`{row['metric']}`")
-    return f"{shown_as} {row['level']}".rstrip()
+    """As elsewhere; a metric that has no other title than its name is set as code."""
+    title = value_title(row["metric"], row["level"])
+    return f"`{title}`" if title == row["metric"] else title

@@ -117,7 +117,7 @@ def write_report(report: Report, path: Path) -> None:
     )
 
 
-def summary(report: Report) -> RenderableType:
+def report_table(report: Report) -> RenderableType:
     """The report for people: what was found, how often, what `create` does about it, what helps."""
     parts: list[RenderableType] = [_facts_table(report.facts)]
     if "levels" in report.facts:

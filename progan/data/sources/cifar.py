@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100: the publisher's pickles, read without running them, from the archive or its folder."""
 
 import hashlib
+import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tyro.conf import Positional
 from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.support.errors import DataError
-from progan.support.inert_pickle import to_uint8, unpickle
+from progan.support.inert_pickle import InertPickle, as_array
 
 Split = Literal["train", "test", "all"]
 
@@ -53,6 +54,12 @@ _CIFAR100 = _Release(
     meta="meta",
 )
 _RELEASES = (_CIFAR10, _CIFAR100)
+_PICKLE = InertPickle(
+    error=DataError,
+    refused="plain arrays do not need; nothing in the file was executed, download it from its publisher",
+    damaged="no whole pickle ({}); download it again",
+    strings="bytes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +152,7 @@ class _Pickle:
 
     def __init__(self, where: str, content: bytes) -> None:
         self.where = where
-        self.value = unpickle(content, where)
+        self.value = _PICKLE.load(io.BytesIO(content), where)
 
     def field(self, name: str, kind: type) -> Any:
         value = self.value.get(name.encode()) if isinstance(self.value, dict) else None
@@ -161,7 +168,13 @@ class _Pickle:
 
     def batch(self, labels: str, classes: int) -> tuple[np.ndarray, list[int]]:
         """Images, uint8 [N, 3, 32, 32], and their classes."""
-        rows, numbers = to_uint8(self.field("data", object), f'{self.where}: "data"'), self.field(labels, list)
+        try:
+            rows = as_array(self.field("data", object), ("u1",))
+        except ValueError as error:
+            raise DataError(
+                f'{self.where}: "data" is no whole array of bytes (uint8); download the file again'
+            ) from error
+        numbers = self.field(labels, list)
         size = 3 * RESOLUTION**2
         if rows.ndim != 2 or rows.shape[1] != size:
             raise DataError(f'{self.where}: its "data" are {list(rows.shape)}, not [N, {size}]; download it again')

@@ -23,7 +23,7 @@ ROWS_ON_THE_WAY = 4
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowFiles:
     """The image files of a `PyramidWriter`, for worker processes; files: resolution -> path and shape of a row."""
 
     out: Path
@@ -49,7 +49,7 @@ class Rows:
 
 
 def make_image(
-    place: tuple[int, Any], *, levels: Callable[[Any], Levels | Made | BadImage], rows: Rows | None
+    place: tuple[int, Any], *, levels: Callable[[Any], Levels | Made | BadImage], rows: RowFiles | None
 ) -> tuple[Made | BadImage, dict[int, bytes]]:
     """Make one image; with `rows`, write it to its row, and return its checksums in place of its pixels."""
     row, job = place

@@ -12,7 +12,7 @@ import numpy as np
 from progan.data.source import Levels
 from progan.data.store.journal import JOURNAL, Journal
 from progan.data.store.manifest import FORMAT, MANIFEST, VERSION, dataset_hash, images_name, layout, pyramid_resolutions
-from progan.data.store.row_files import GrowingArray, Rows, disk_errors
+from progan.data.store.row_files import GrowingArray, RowFiles, disk_errors
 from progan.support.errors import DataError
 from progan.support.files import sync_folder, write_json
 
@@ -90,13 +90,13 @@ class PyramidWriter:
                 self._files[images_name(resolution)].append(image)
             self._add_label(label)
 
-    def rows(self) -> "Rows":
+    def rows(self) -> "RowFiles":
         """For other processes that write images by themselves, from row `count` on, which `adopt` then takes over."""
         shapes = {r: (self._facts["channels"], r, r) for r in self._resolutions}
-        return Rows(self.out, {r: (self.folder / images_name(r), shape) for r, shape in shapes.items()})
+        return RowFiles(self.out, {r: (self.folder / images_name(r), shape) for r, shape in shapes.items()})
 
     def adopt(self, row: int, digests: dict[int, bytes], label: int | None = None) -> None:
-        """Add the image that `Rows.write` wrote to `row`, which is `count` or beyond it, where bad images left a gap.
+        """Add the image that `RowFiles.write` wrote to `row`, `count` or beyond, where bad images left a gap.
 
         digests: what it returned.
         """

@@ -9,6 +9,7 @@ from typing import Any
 
 from progan.evaluation.meter import number
 from progan.images import write_png
+from progan.metrics.suite import value_title
 from progan.studies.ablation.rows import ROWS
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import markdown_table, plus_minus
@@ -18,7 +19,7 @@ from progan.support.files import make_folder, write_json, write_text, write_whol
 Record = Mapping[str, Any]
 
 ORDER = tuple(row.name for row in ROWS)
-METRICS = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}
+METRICS = ("swd", "ms_ssim")
 OVER_SEEDS = "standard deviation over seeds (n - 1)"
 
 FACTS = {
@@ -47,7 +48,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowResult:
     """The runs of one row, by seed, and their figures: "swd 32", "swd average", "ms_ssim"."""
 
     name: str
@@ -66,7 +67,7 @@ def write_report(out: Path, records: Mapping[str, Sequence[Record]], facts: Mapp
     which "resolution" must be there, and "reals_picture", a grid of reals. Pictures are named relative to `out`.
     Equal records and facts give equal bytes. Raises RunError when no row ran.
     """
-    rows = rows_of(records)
+    rows = results_of(records)
     if not rows:
         raise RunError(f"{out}: holds no finished row of the study; run at least one")
     floor = floor_of(rows)
@@ -81,7 +82,7 @@ def write_report(out: Path, records: Mapping[str, Sequence[Record]], facts: Mapp
     return [table, data, grid, *([plot] if draw(plot, rows, floor) else [])]
 
 
-def rows_of(records: Mapping[str, Sequence[Record]]) -> list[Row]:
+def results_of(records: Mapping[str, Sequence[Record]]) -> list[RowResult]:
     """The rows that ran, in the order of table 1, others after them by name."""
     ran = [name for name in records if records[name]]
     rows = []
@@ -91,11 +92,11 @@ def rows_of(records: Mapping[str, Sequence[Record]]) -> list[Row]:
         for column, level, result in _figures(runs, "values"):
             one = (_float(result["values"][level]), result["spread"].get(level), result["spread_is"])
             found.setdefault(column, []).append(one)
-        rows.append(Row(name, runs, {column: _value(of_seeds) for column, of_seeds in found.items()}))
+        rows.append(RowResult(name, runs, {column: _value(of_seeds) for column, of_seeds in found.items()}))
     return rows
 
 
-def floor_of(rows: Sequence[Row]) -> dict[str, float]:
+def floor_of(rows: Sequence[RowResult]) -> dict[str, float]:
     """What reals have by the same measures: the noise floor of SWD, their own MS-SSIM; the mean over all runs."""
     found: dict[str, list[float]] = {}
     for role in ("floor", "reals"):
@@ -104,11 +105,18 @@ def floor_of(rows: Sequence[Row]) -> dict[str, float]:
     return {column: _mean(values) for column, values in found.items()}
 
 
-def markdown(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str, Any]) -> str:
+def markdown(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mapping[str, Any]) -> str:
     """The table for people, and below it what its numbers are. Bold is the lowest SWD of a column."""
     columns = _columns(rows)
     lowest = {column: min(_means(rows, column), default=None) for column in columns if column.startswith("swd")}
-    heads = ["row", "what changes", *map(_title, columns), "parameters G / D (M)", "kimg", "minutes"]
+    heads = [
+        "row",
+        "what changes",
+        *(value_title(*column.split()) for column in columns),
+        "parameters G / D (M)",
+        "kimg",
+        "minutes",
+    ]
     lines = []
     for row in rows:
         cells = [row.name, row.about("title").replace("|", "\\|")]
@@ -125,7 +133,7 @@ def markdown(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str
     return f"{markdown_table(heads, lines, words=2)}\n{_meaning(rows)}\n\n{about[:1].upper()}{about[1:]}.\n"
 
 
-def as_json(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, Any]:
+def as_json(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The table for programs. A figure that is not finite is null, as JSON has no other word for it."""
     table = {
         row.name: {
@@ -142,7 +150,7 @@ def as_json(rows: Sequence[Row], floor: Mapping[str, float], facts: Mapping[str,
     return _finite({"facts": facts, "rows": table, "floor": floor})
 
 
-def draw(path: Path, rows: Sequence[Row], floor: Mapping[str, float]) -> bool:
+def draw(path: Path, rows: Sequence[RowResult], floor: Mapping[str, float]) -> bool:
     """Plot SWD and MS-SSIM by row: means with their spread, each seed a dot, reals dashed. False: no matplotlib."""
     try:
         from matplotlib.figure import Figure
@@ -156,7 +164,7 @@ def draw(path: Path, rows: Sequence[Row], floor: Mapping[str, float]) -> bool:
         names = [row.name for row in rows]
         axis.set_xticks(range(len(rows)), names, rotation=25 if max(map(len, names)) > 4 else 0)
         axis.set_xlim(-0.5, len(rows) - 0.5)
-        axis.set_ylabel(METRICS[metric])
+        axis.set_ylabel(value_title(metric))
         axis.grid(alpha=0.3)
         means = [mean for column in shown for mean in _means(rows, column)]
         if means and max(means) > 10 * min(means) > 0:  # a collapsed row would press the others flat
@@ -169,7 +177,7 @@ def draw(path: Path, rows: Sequence[Row], floor: Mapping[str, float]) -> bool:
     return True
 
 
-def _line(axis: Any, rows: Sequence[Row], column: str, floor: Mapping[str, float], *, main: bool) -> None:
+def _line(axis: Any, rows: Sequence[RowResult], column: str, floor: Mapping[str, float], *, main: bool) -> None:
     """One figure over all rows that have it; the main one with every seed and with what reals have."""
     found = [(x, row.values[column]) for x, row in enumerate(rows) if column in row.values]
     at, means, errors = zip(*((x, value.mean, value.spread or 0.0) for x, value in found), strict=True)
@@ -184,14 +192,14 @@ def _line(axis: Any, rows: Sequence[Row], column: str, floor: Mapping[str, float
             axis.axhline(floor[column], linestyle="--", linewidth=1.2, color=bars[0].get_color(), label="reals")
 
 
-def _meaning(rows: Sequence[Row]) -> str:
+def _meaning(rows: Sequence[RowResult]) -> str:
     """What the table's numbers are."""
     counts = {len(row.runs): [other.name for other in rows if len(other.runs) == len(row.runs)] for row in rows}
     seeds = [f"{count} (rows {' '.join(names)})" if len(counts) > 1 else f"{count}" for count, names in counts.items()]
     kinds = {}  # a dict, as a set has no order
     for row in rows:
         for column, value in row.values.items():
-            whose = _title(column.split()[0]) + (", rows of one seed" if len(counts) > 1 else "")
+            whose = value_title(column.split()[0]) + (", rows of one seed" if len(counts) > 1 else "")
             if value.spread is not None:
                 kinds[value.spread_is + (f" ({whose})" if len(value.seeds) == 1 else "")] = True
     return (
@@ -210,16 +218,11 @@ def _figures(runs: Sequence[Record], role: str) -> Iterator[tuple[str, str, Mapp
         yield f"{result['metric']} {level}".rstrip(), level, result
 
 
-def _columns(rows: Sequence[Row]) -> list[str]:
+def _columns(rows: Sequence[RowResult]) -> list[str]:
     return list(dict.fromkeys(column for column, _, _ in _figures([run for row in rows for run in row.runs], "values")))
 
 
-def _title(column: str) -> str:
-    metric, _, level = column.partition(" ")
-    return f"{METRICS.get(metric, metric)} {level}".rstrip()
-
-
-def _means(rows: Sequence[Row], column: str) -> list[float]:
+def _means(rows: Sequence[RowResult], column: str) -> list[float]:
     means = [row.values[column].mean for row in rows if column in row.values]
     return [mean for mean in means if math.isfinite(mean)]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from progan.evaluation.meter import number
+from progan.metrics.suite import value_title
 from progan.support.files import write_json, write_text, write_whole
 
 # {"nimg", "seconds" of training until then, "values": SWD x1e3 by level and "average", "spread" alike, "resolution"}
@@ -131,7 +132,7 @@ def figure(path: Path, curves: Mapping[str, Sequence[Point]], floor: Mapping[str
                 axis.set_ylim(bottom=0)
             axis.tick_params(labelsize=11, labelleft=True)
             axis.grid(alpha=0.25)
-        row[0].set_ylabel("SWD x1e3", fontsize=12)
+        row[0].set_ylabel(value_title("swd"), fontsize=12)
     page.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(curves) + 1, fontsize=12)
     write_whole(path, lambda file: page.savefig(file, format="png", dpi=100))
     return path
@@ -201,7 +202,9 @@ def _described(speedups: Sequence[SpeedUp]) -> str:
     names = {"grown": "with growing", "other": "without growing"}
     level = f"at {first.level}x{first.level}" if first.level.isdigit() else first.level
     times = " and ".join(f"after {_span(speedup)} ({_verdict(speedup)})" for speedup in speedups)
-    text = f"SWD x1e3 {level} of {number(first.target)}, the best {names[first.weaker]}, was reached {times}."
+    text = (
+        f"{value_title('swd', level)} of {number(first.target)}, the best {names[first.weaker]}, was reached {times}."
+    )
     for name, reached in (("grown", first.grown), ("other", first.other)):
         if reached.bound and name == first.weaker:
             text += f" The run {names[name]} was at its best when first measured, so its time is only a bound."

@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 
 from progan.data.create import create
-from progan.data.pictures.doctor import Report, examine, summary, write_report
+from progan.data.pictures.doctor import Report, examine, report_table, write_report
 from progan.data.pictures.duplicates import near_groups, shapes_and_thumb
 from progan.data.sources.folder import Folder
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
@@ -36,7 +36,7 @@ def findings(report: Report) -> dict[str, list[tuple[str, str]]]:
 
 def on_screen(report: Report) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(summary(report))
+    console.print(report_table(report))
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

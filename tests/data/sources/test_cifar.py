@@ -3,7 +3,6 @@ import os
 import pickle
 import struct
 import tarfile
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,8 +12,6 @@ import pytest
 
 from progan.data.create import create
 from progan.data.sources.cifar import Cifar10, Cifar100
-from progan.support.errors import DataError
-from progan.support.inert_pickle import to_uint8, unpickle
 from tests.data.archives import classes, everything, refused
 
 FOLDER10, FOLDER100 = "cifar-10-batches-py", "cifar-100-python"
@@ -177,39 +174,6 @@ def test_a_pickle_that_would_run_a_command_is_refused(src, out, tmp_path):
     assert not (tmp_path / "run").exists()
     pickle.loads(hostile)  # it does run when nobody looks
     assert (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"cbuiltins\neval\n(S'1'\ntR.",
-        b"cnumpy\nload\n(S'x'\ntR.",
-        b"cnumpy.core.multiarray\nfromfile\n(S'x'\ntR.",
-        b"\x80\x04\x8c\x05numpy\x8c\x11ndarray.__class__\x93.",  # a path of attributes
-        b"cnumpy\nndarray\nq\x00(cos\nsystem\ntb.",
-        b"(iposix\nsystem\n.",
-        b"\x80\x02\x82\x01.",  # the registry of extensions
-        b"Pan id\n.",
-    ],
-)
-def test_nothing_else_is_admitted(content):
-    with pytest.raises(DataError, match=r"^here: "):
-        unpickle(content, "here")
-
-
-def test_admitted_names_are_not_called():
-    huge = b"\x80\x02cnumpy\nndarray\n\x8a\x08\0\0\0\0\0\1\0\0\x85R."  # ndarray(2 ** 40)
-    with pytest.raises(DataError, match="no whole array"):
-        to_uint8(unpickle(huge, "here"), "here")
-
-
-def test_a_memo_number_costs_no_memory():
-    tracemalloc.start()
-    try:
-        unpickle(b"]r\0\0\0\4.", "here")  # an empty list, remembered as number 2 ** 26
-        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "|i1", "|O", "|V1"])
