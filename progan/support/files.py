@@ -12,16 +12,8 @@ from typing import Any, BinaryIO
 from progan.support.errors import ConfigError, UserError
 
 # What reading a damaged file may raise.
-DAMAGES = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+_OF_PYTHON = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGES = (*_OF_PYTHON, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
