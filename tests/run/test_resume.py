@@ -29,6 +29,7 @@ import progan.run.log
 import progan.run.state
 import progan.support.files
 import progan.training
+import progan.weights
 from progan.data.store.pyramid import ImagePyramid
 from progan.run.state import checkpoints
 
@@ -107,7 +108,7 @@ def die_writing(name: str, when: str) -> None:
         if path.name == name:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    for module in (progan.support.files, progan.images, progan.run.log, progan.run.state):
+    for module in (progan.support.files, progan.images, progan.run.log, progan.run.state, progan.weights):
         module.write_whole = write_whole  # type: ignore[attr-defined]
 
 
