@@ -94,7 +94,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
                 log.tick(phase)
             if crossed(config.snapshot_nimg, before, state.nimg) or done:
                 log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
-                save_network(folder.snapshots / f"generator-{state.nimg:09d}.safetensors", state.g_ema, **state.stage())
+                _save_generator(state, data, folder.snapshots / f"generator-{state.nimg:09d}.safetensors")
             if metrics and (crossed(config.metrics_nimg, before, state.nimg) or done):
                 with log.paused():
                     log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **state.stage())}")
@@ -103,8 +103,13 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
             if stop and not done:
                 log.say(f"stopped at {state.nimg / 1000:.1f} kimg and saved; the same command continues")
                 raise Stopped(stop)
-    save_network(folder.generator, state.g_ema, **state.stage())
+    _save_generator(state, data, folder.generator)
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
+
+
+def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:
+    """The moving average; what it was made of, and under which licence, goes wherever the weights go."""
+    save_network(path, state.g_ema, **state.stage(), data=data.about)
 
 
 def _follow(state: TrainState, data: ImagePyramid, device: torch.device, team: Team) -> None:

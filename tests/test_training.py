@@ -16,7 +16,8 @@ from torch import Tensor
 
 import progan.step
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
-from progan.data.store.pyramid import ImagePyramid
+from progan.data.store.pyramid import ImagePyramid, box_pyramid
+from progan.data.store.writer import PyramidWriter
 from progan.images import to_float
 from progan.run.signals import stop_signals
 from progan.run.state import TrainState
@@ -421,6 +422,23 @@ def test_a_run_grows_to_the_end(make_data: Any, make_config: Any, tmp_path: Path
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.json", "reals.png", "fakes-000000000.png", "fakes-000000092.png", "log.txt"} <= names
     assert not list((tmp_path / "run").rglob(".*.partial"))
+
+
+def test_weights_say_what_they_learned_from(make_config: Any, tmp_path: Path) -> None:
+    credit = {"title": "Noise", "licence": "CC0"}
+    with PyramidWriter(
+        tmp_path / "data", resolution=4, channels=1, label_names=["a"], source={"kind": "test"}, attribution=credit
+    ) as writer:
+        for _ in range(4):
+            writer.append(box_pyramid(np.zeros((1, 4, 4), np.uint8)), 0)
+    data = ImagePyramid.open(tmp_path / "data")
+    train(fit_to_data(make_config(resolution=4, schedule={"total_nimg": 8}), data), data, tmp_path / "run")
+    weights = [tmp_path / "run" / "generator.safetensors", *(tmp_path / "run" / "snapshots").iterdir()]
+    assert len(weights) > 1
+    for path in weights:
+        assert load_network(path, "generator")[1]["data"] == {
+            "hash": data.hash, "count": 4, "label_names": ["a"], "source": {"kind": "test"}, "attribution": credit,
+        }  # fmt: skip
 
 
 def test_a_line_of_stats_is_the_mean_of_its_steps(make_data: Any, make_config: Any, tmp_path: Path) -> None:

@@ -81,6 +81,11 @@ class ImagePyramid:
         return self.count
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What weights say of the data they learned from: hash, count, label_names, source, attribution."""
+        return {name: self.manifest.get(name) for name in ("hash", "count", "label_names", "source", "attribution")}
+
+    @property
     def label_dim(self) -> int:
         """How many classes there are; 0 without labels."""
         return len(self.label_names or ())
