@@ -1,6 +1,5 @@
 """Metrics of a run: measured while it trains, read back, drawn."""
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
 from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
 from progan.support.files import write_whole
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, read_lines
 
 
 class RunMetrics:
@@ -46,11 +45,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A line that a kill cut short is left out.
     """
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for row in read_lines(path):
         try:
-            row = json.loads(line)
             same = (row["nimg"], row["metric"], *(row[name] for name in ("protocol", "data", "resolution", "mirrored")))
-        except (ValueError, KeyError, TypeError):
+        except KeyError:
             continue
         if row["nimg"] is not None:
             newest[same] = row
@@ -70,7 +68,7 @@ def plot_metrics(folder: RunFolder) -> Path | None:
     names = list(dict.fromkeys((row["metric"], row["protocol"], row["data"]) for row in rows))
     if not names:
         return None
-    times = [json.loads(line) for line in folder.timing.read_text().splitlines()] if folder.timing.exists() else []
+    times = read_lines(folder.timing)
     figure = Figure(figsize=(11, 3.6 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 2, squeeze=False, sharey="row")
     for (left, right), name in zip(axes, names, strict=True):
