@@ -159,7 +159,7 @@ def test_numbers_and_grids_are_read() -> None:
 def config_of(monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, out: Path, *flags: object) -> TrainConfig:
     """The config with which a command would train."""
     found: list[TrainConfig] = []
-    monkeypatch.setattr(progan.training, "train", lambda config, *rest: found.append(config))
+    monkeypatch.setattr(progan.training, "train", lambda config, *rest, **named: found.append(config))
     assert main(["train", "--data", str(data.path), "--out", str(out), *map(str, flags)]) == 0
     return found[0]
 

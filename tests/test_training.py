@@ -16,7 +16,8 @@ from torch import Tensor
 
 import progan.step
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
-from progan.data.store.pyramid import ImagePyramid
+from progan.data.store.pyramid import ImagePyramid, box_pyramid
+from progan.data.store.writer import PyramidWriter
 from progan.images import to_float
 from progan.run.signals import stop_signals
 from progan.run.state import TrainState
@@ -25,7 +26,7 @@ from progan.step import read_reals, train_step, working_gp_target
 from progan.support.errors import ConfigError, RunError
 from progan.support.rng import data_order, keyed_generator, latents
 from progan.training import crossed, fit_to_data, train
-from progan.weights import load_network, load_networks, save_network
+from progan.weights import load_network, save_network
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]
@@ -423,6 +424,23 @@ def test_a_run_grows_to_the_end(make_data: Any, make_config: Any, tmp_path: Path
     assert not list((tmp_path / "run").rglob(".*.partial"))
 
 
+def test_weights_say_what_they_learned_from(make_config: Any, tmp_path: Path) -> None:
+    credit = {"title": "Noise", "licence": "CC0"}
+    with PyramidWriter(
+        tmp_path / "data", resolution=4, channels=1, label_names=["a"], source={"kind": "test"}, attribution=credit
+    ) as writer:
+        for _ in range(4):
+            writer.append(box_pyramid(np.zeros((1, 4, 4), np.uint8)), 0)
+    data = ImagePyramid.open(tmp_path / "data")
+    train(fit_to_data(make_config(resolution=4, schedule={"total_nimg": 8}), data), data, tmp_path / "run")
+    weights = [tmp_path / "run" / "generator.safetensors", *(tmp_path / "run" / "snapshots").iterdir()]
+    assert len(weights) > 1
+    for path in weights:
+        assert load_network(path, "generator")[1]["data"] == {
+            "hash": data.hash, "count": 4, "label_names": ["a"], "source": {"kind": "test"}, "attribution": credit,
+        }  # fmt: skip
+
+
 def test_a_line_of_stats_is_the_mean_of_its_steps(make_data: Any, make_config: Any, tmp_path: Path) -> None:
     data, config = make_data(), make_config(schedule={"total_nimg": 8})
     train(config, data, tmp_path / "run")
@@ -475,22 +493,6 @@ def init(make_config: Any, tmp_path: Path) -> Path:
     for name, network in (("g", other.g), ("d", other.d), ("generator", other.g_ema)):
         save_network(folder / f"{name}.safetensors", network)
     return folder
-
-
-def test_a_run_can_start_from_given_networks_fully_grown(make_config: Any, init: Path) -> None:
-    state = TrainState.create(make_config(), CPU)
-    state.start_from(load_networks(init))
-    assert state.nimg == 64  # two stable phases and two fades of 16
-    for name, network in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
-        kind = "discriminator" if name == "d" else "generator"
-        weights = load_network(init / f"{name}.safetensors", kind)[0].state_dict()
-        assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
-
-
-def test_networks_of_another_shape_are_refused(make_config: Any, init: Path) -> None:
-    state = TrainState.create(make_config(g={"fmap_max": 8}), CPU)
-    with pytest.raises(ConfigError, match=r"init: .*g\.safetensors is of GeneratorConfig"):
-        state.start_from(load_networks(init))
 
 
 def test_a_run_from_given_networks_trains_at_full_resolution(

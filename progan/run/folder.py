@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from progan.config import TrainConfig
 from progan.support.config_io import flat_fields, from_json, to_json
@@ -26,6 +27,7 @@ FREE_FIELDS = (
     "micro_batch",
     "snapshot_nimg",
     "checkpoint_nimg",
+    "keep_every_nimg",
     "metrics",
     "metrics_nimg",
     "metrics_images",
@@ -42,7 +44,7 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
     """
     folder = RunFolder(out)
     if folder.config.exists():
-        config = _continued(folder.config, config, data_hash, init)
+        config = _continued(folder, config, data_hash, init)
     elif out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
         raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
     config = replace(config, precision=pick_precision(config.precision, pick_device(config.device)))
@@ -65,22 +67,36 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
         yield folder, config
 
 
-def _continued(path: Path, config: TrainConfig, data_hash: str, init: str) -> TrainConfig:
-    """The config to go on with, or RunError naming what differs from the run's own."""
+def read_config(folder: RunFolder, advice: str) -> tuple[TrainConfig, dict[str, Any]]:
+    """The config of a run, and what one run never changes: fields by dotted name, "data" and "init".
+
+    Raises RunError ending with `advice` when there is none or it cannot be read.
+    """
     try:
-        record = json.loads(path.read_text())
-        before = from_json(TrainConfig, record["config"])
+        record = json.loads(folder.config.read_text())
+        config = from_json(TrainConfig, record["config"])
+    except FileNotFoundError:
+        raise RunError(f"{folder.path}: holds no run of progan train; {advice}") from None
     except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
+        raise RunError(f"{folder.config}: cannot be read ({error}); {advice}") from None
+    return config, _kept(config, record.get("data"), record.get("init"))
+
+
+def _kept(config: TrainConfig, data_hash: Any, init: Any) -> dict[str, Any]:
+    fields = {name: value for name, value in flat_fields(config) if name not in FREE_FIELDS}
+    return fields | {"data": data_hash, "init": init}
+
+
+def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str) -> TrainConfig:
+    """The config to go on with, or RunError naming what differs from the run's own."""
+    before, old = read_config(folder, "give --out a new folder")
     if config.precision == "auto":
         config = replace(config, precision=before.precision)
-    old = dict(flat_fields(before)) | {"data": record.get("data"), "init": record.get("init")}
-    new = dict(flat_fields(config)) | {"data": data_hash, "init": init}
     differ = [
         f"{name} was {old[name]} and is now {value}"
-        for name, value in new.items()
-        if old[name] != value and name not in FREE_FIELDS
+        for name, value in _kept(config, data_hash, init).items()
+        if old[name] != value
     ]
     if differ:
-        raise RunError(f"{path.parent}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
+        raise RunError(f"{folder.path}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
     return config

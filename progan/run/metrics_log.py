@@ -1,7 +1,7 @@
 """Metrics of a run: measured while it trains, read back, drawn."""
 
-import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
 from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
 from progan.support.files import write_whole
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, read_lines
 
 
 class RunMetrics:
@@ -37,7 +37,30 @@ class RunMetrics:
         results = self.meter.measure(fakes)
         append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
         plot_metrics(self.folder)
-        return in_one_line(results)
+        return "; ".join([in_one_line(results), *worse(read_metrics(self.folder.metrics))])
+
+
+def worse(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the last measurement says for the first time of a run that goes wrong; rows as `read_metrics` gives them.
+
+    SWD over twice its best says that images leave the data; MS-SSIM nearer to 1 than to the reals' own that all images
+    become one.
+    """
+    found = []
+    for metric, level in (("swd", "average"), ("ms_ssim", "")):
+        series = [row for row in rows if row["metric"] == metric]
+        same = [row for row in series if all(row[name] == series[-1][name] for name in ("protocol", "data"))]
+        values = [row["values"][level] for row in same]
+        if metric == "swd":
+            bad = [value > 2 * min(values[:i], default=math.inf) for i, value in enumerate(values)]
+            text = f"SWD is over twice its best, {min(values, default=0):.4g}"
+        else:
+            bad = [value > (1 + row["reals"][level]) / 2 for value, row in zip(values, same, strict=True)]
+            text = "MS-SSIM nears 1: the images become alike"
+        if bad and bad[-1] and not any(bad[:-1]):
+            good = same[values.index(min(values))]["nimg"] / 1000
+            found.append(f"{text}; it was best at {good:g} kimg, to which --branch with --from-kimg goes back")
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -46,11 +69,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A line that a kill cut short is left out.
     """
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for row in read_lines(path):
         try:
-            row = json.loads(line)
             same = (row["nimg"], row["metric"], *(row[name] for name in ("protocol", "data", "resolution", "mirrored")))
-        except (ValueError, KeyError, TypeError):
+        except KeyError:
             continue
         if row["nimg"] is not None:
             newest[same] = row
@@ -70,7 +92,7 @@ def plot_metrics(folder: RunFolder) -> Path | None:
     names = list(dict.fromkeys((row["metric"], row["protocol"], row["data"]) for row in rows))
     if not names:
         return None
-    times = [json.loads(line) for line in folder.timing.read_text().splitlines()] if folder.timing.exists() else []
+    times = read_lines(folder.timing)
     figure = Figure(figsize=(11, 3.6 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 2, squeeze=False, sharey="row")
     for (left, right), name in zip(axes, names, strict=True):

@@ -1,6 +1,8 @@
 """Where a run keeps its files."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from progan.support.errors import RunError
 
@@ -34,3 +36,16 @@ class RunFolder:
     def newest_fakes(self) -> Path:
         """The newest picture of generated images; the path of no file if there is none."""
         return max(self.fakes(), default=self.path / "fakes.png")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file, none if there is no file; a line that a kill cut short is left out."""
+    rows = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
