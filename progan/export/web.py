@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 import progan
@@ -63,7 +63,6 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
         "tanh": p.tanh,
         "directions": [[round(x, 5) for x in row] for row in directions(p).tolist()],
     }
-    credit = manifest.get("attribution") or {}
     page = _render(
         network=_json(network),
         weights=page_weights(p),
@@ -75,12 +74,7 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
         nimg=_nimg(source),
         count=manifest.get("count"),
         data=data is not None,
-        credit=credit,
-        links=[
-            {"text": text, "url": credit[key]}
-            for text, key in (("Source", "source"), ("Creator", "creator_url"), ("Licence", "licence_url"))
-            if str(credit.get(key, "")).startswith("https://")
-        ],
+        credit=manifest.get("attribution") or {},
     )
     write_text(out, page)
     return len(page.encode())
@@ -131,7 +125,7 @@ def _page_file(name: str) -> str:
 
 def _render(**facts: Any) -> str:
     style, script = _page_file("page.css"), bundle()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_page_file("page.html")).render(
         **facts,
         style=Markup(style),
