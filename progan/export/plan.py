@@ -158,7 +158,7 @@ def _block(block: GeneratorBlock) -> list[Operation]:
     else:
         # Without fused scaling too: the 4x4 kernel is the same function, with 16 multiplies in place of 36.
         weight, bias = _folded(block.conv0, block.norm0)
-        spread = spread_matrix("up", weight.device)
+        spread = spread_matrix("up")
         first = UpConv((weight.flatten(2) @ spread).unflatten(2, (4, 4)).transpose(0, 1).contiguous(), bias)
     return [first, *after, Conv(*_folded(block.conv1, block.norm1)), *after]
 
