@@ -93,9 +93,9 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
-    if not (folder.path / "reals.png").exists():
+    if not folder.reals.exists():
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
-        log.picture("reals.png", preview.reals())  # last: its absence says that the run has not begun
+        log.picture(folder.reals.name, preview.reals())  # last: its absence says that the run has not begun
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg

@@ -65,6 +65,13 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     return network, about
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What save_network wrote beside the weights, without reading them; {} for a file that is another's."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads((file.metadata() or {}).get("progan", "{}"))
+    return about if isinstance(about, dict) else {}
+
+
 def load_networks(folder: Path) -> dict[str, Any]:
     """g, d and generator (the average) of a folder made by `progan import`; raises RunError if one is missing."""
     kinds = {"g": "generator", "d": "discriminator", "generator": "generator"}

@@ -133,7 +133,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
         (["generate"], "Run folder, or a .safetensors file"),
-        ([], "{train, generate, video, evaluate, data, ablate, cifar10,"),
+        ([], "{train, generate, video, evaluate, track,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
