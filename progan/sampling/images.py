@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
@@ -46,7 +47,7 @@ def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
 
 def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
     """float32 [N, label_dim], or None for a network without labels."""
-    return torch.eye(label_dim)[list(classes)] if label_dim else None
+    return F.one_hot(torch.tensor(classes), label_dim).float() if label_dim else None
 
 
 def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,17 @@ def test_what_was_written_is_read(tmp_path):
     assert np.array_equal(data.read_labels(pick), np.eye(3, dtype=np.float32)[[2, 2, 2]])
     assert data.read_labels(pick).dtype == np.float32
     data.verify()
+
+
+def test_labels_of_many_classes_take_the_memory_of_their_rows(tmp_path):
+    data = write(tmp_path / "d", images(2), [3, 9_999], [f"person {i}" for i in range(10_000)])
+    tracemalloc.start()
+    labels = data.read_labels(np.array([1, 0, 1]))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert labels.argmax(1).tolist() == [9_999, 3, 9_999]
+    assert labels.sum(1).tolist() == [1, 1, 1]
+    assert peak < 2 * labels.nbytes
 
 
 def test_reading_copies(tmp_path):
