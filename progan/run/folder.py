@@ -1,16 +1,18 @@
 """The folder of a run: what it holds, and the rule that one folder is one config on one data set."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypedDict
 
 from progan.config import TrainConfig
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import write_json
+from progan.support.json_reader import read_json
+from progan.support.plain_files import CONFIG_BYTES
 from progan.support.run_files import RunFolder
 
 try:
@@ -30,6 +32,12 @@ FREE_FIELDS = (
     "metrics_nimg",
     "metrics_images",
 )
+
+
+class _Record(TypedDict):
+    """What config.json holds, with "data" and "init" in newer runs."""
+
+    config: dict[str, Any]
 
 
 @contextmanager
@@ -68,10 +76,10 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
 def _continued(path: Path, config: TrainConfig, data_hash: str, init: str) -> TrainConfig:
     """The config to go on with, or RunError naming what differs from the run's own."""
     try:
-        record = json.loads(path.read_text())
+        record: dict[str, Any] = {**read_json(path, _Record, CONFIG_BYTES)}
         before = from_json(TrainConfig, record["config"])
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
     if config.precision == "auto":
         config = replace(config, precision=before.precision)
     old = dict(flat_fields(before)) | {"data": record.get("data"), "init": record.get("init")}

@@ -2,26 +2,12 @@
 
 import json
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from progan.support.errors import ConfigError, UserError
-
-# What reading a damaged file may raise.
-DAMAGES = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

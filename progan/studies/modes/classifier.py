@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import to_float
 from progan.support.errors import DataError
-from progan.support.files import DAMAGES, write_whole
+from progan.support.files import write_whole
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.rng import data_order, seeded
 
 SIDE = 32  # pixels
@@ -175,9 +177,9 @@ def _train(data: ImagePyramid, recipe: Recipe) -> tuple[DigitClassifier, float, 
 def _read(path: Path, wanted: dict[str, Any]) -> TrainedClassifier | None:
     """The classifier at `path` if its metadata says all that is wanted, else None."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, LIST_BYTES)
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("progan", "{}"))
+            about = parse_json((file.metadata() or {}).get("progan", "{}"), dict[str, Any])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if any(about.get(name) != value for name, value in wanted.items()):
             return None
@@ -185,7 +187,7 @@ def _read(path: Path, wanted: dict[str, Any]) -> TrainedClassifier | None:
             network = DigitClassifier()
         network.load_state_dict(tensors, assign=True)
         accuracy, held_out = float(about["accuracy"]), int(about["held_out"])
-    except (SafetensorError, AttributeError, *DAMAGES):
+    except Exception:  # a damaged file raises almost anything; it is made again
         return None
     return TrainedClassifier(
         network.eval().requires_grad_(False), accuracy, held_out, hashlib.sha256(content).hexdigest()
