@@ -20,6 +20,7 @@ from progan.networks import Generator
 from progan.sampling.images import sample_batches
 from progan.support.errors import DataError, RunError
 from progan.support.files import disk_reason, make_folder
+from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.progress import counted
 from progan.support.rng import keyed_generator, latents
 
@@ -232,7 +233,7 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
     lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
     make_folder("--out", record.parent)
     try:
-        if record.exists() and record.read_bytes()[-1:] not in (b"\n", b""):
+        if record.exists() and read_plain(record, LIST_BYTES)[-1:] not in (b"\n", b""):
             lines = "\n" + lines  # a kill cut the line before short
         with record.open("ab") as file:
             file.write(lines.encode())

@@ -1,17 +1,18 @@
 """The folder of a run: what it holds, and the rule that one folder is one config on one data set."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from progan.config import TrainConfig
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import locked, write_json
+from progan.support.json_reader import read_json
+from progan.support.plain_files import CONFIG_BYTES
 from progan.support.run_files import RunFolder
 
 # What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
@@ -27,6 +28,12 @@ FREE_FIELDS = (
     "metrics_nimg",
     "metrics_images",
 )
+
+
+class _Record(TypedDict):
+    """What config.json holds, with "data" and "init" in newer runs."""
+
+    config: dict[str, Any]
 
 
 @contextmanager
@@ -58,12 +65,12 @@ def read_config(folder: RunFolder, advice: str) -> tuple[TrainConfig, dict[str, 
     Raises RunError ending with `advice` when there is none or it cannot be read.
     """
     try:
-        record = json.loads(folder.config.read_text())
+        record: dict[str, Any] = {**read_json(folder.config, _Record, CONFIG_BYTES)}
         config = from_json(TrainConfig, record["config"])
     except FileNotFoundError:
         raise RunError(f"{folder.path}: holds no run of progan train; {advice}") from None
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"{folder.config}: cannot be read ({error}); {advice}") from None
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        raise RunError(f"{folder.config}: cannot be read ({printable(error)}); {advice}") from None
     return config, _kept(config, record.get("data"), record.get("init"))
 
 

@@ -2,9 +2,7 @@
 
 import json
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,6 @@ try:
     import fcntl
 except ImportError:  # Windows locks nothing here
     fcntl = None  # type: ignore[assignment]
-
-# What reading a damaged file may raise.
-_OF_PYTHON = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-DAMAGES = (*_OF_PYTHON, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -52,13 +52,14 @@ def test_a_run_that_goes_on_measures_the_same_again(measured: TrainConfig, make_
 
 
 def test_only_the_newest_of_equal_measurements_counts(tmp_path: Path) -> None:
-    row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False, "values": 1}
-    other = row | {"nimg": 4, "values": 2}
-    again = row | {"values": 3}
+    row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False}
+    row |= {"values": {"": 1}, "spread": {}}
+    other = row | {"nimg": 4, "values": {"": 2}}
+    again = row | {"values": {"": 3}}
     file = row | {"nimg": None}
     lines = [json.dumps(line) for line in (row, other, file, again)]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], '{"nimg": 8, "met', "[]", *lines[2:]]))
-    assert [found["values"] for found in read_metrics(tmp_path / "metrics.jsonl")] == [2, 3]
+    assert [found["values"][""] for found in read_metrics(tmp_path / "metrics.jsonl")] == [2, 3]
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
