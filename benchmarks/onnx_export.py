@@ -1,6 +1,6 @@
 """Does the 1024x1024 generator run as well in ONNX Runtime as in PyTorch? One image; random weights; prints JSON.
 
-    python benchmarks/onnx.py
+    python benchmarks/onnx_export.py
 
 Each runs in a process of its own, so that its peak of resident memory (after loading, and while it runs) is its own.
 """
