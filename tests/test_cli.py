@@ -1,5 +1,6 @@
 """The command line: a mistake costs one sentence, exit code 2 and nothing else."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import progan.training
@@ -15,9 +17,12 @@ from progan.commands.generate import parse_grid, parse_numbers
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.presets import PRESETS
+from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.support.errors import ConfigError
+from progan.weights import save_network
 from tests.command import refused, run
+from tests.conftest import MakeConfig, MakeData
 
 
 def console(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -69,6 +74,34 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
         start += ["--resolution", 16]
     assert sentence in refused(capsys, "train", *start, "--out", out, *flags)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_a_run_that_would_end_before_its_last_block_is_refused(
+    capsys: pytest.CaptureFixture[str], make_data: MakeData, make_config: MakeConfig, tmp_path: Path, flags: tuple[str]
+) -> None:
+    command = ("train", "--data", make_data(resolution=32).path, "--out", tmp_path / "run", "--device", "cpu", *flags)
+    sentence = refused(capsys, *command, "--total-kimg", 24)
+    assert "total_nimg: 24 kimg end at 32x32, the last block of 32x32 is in after 24; pass --total-kimg 28," in sentence
+    start = TrainState.create(make_config(), torch.device("cpu"))
+    for name, network in (("g", start.g), ("d", start.d), ("generator", start.g_ema)):
+        save_network(tmp_path / f"{name}.safetensors", network)
+    given = refused(capsys, *command, "--init", tmp_path, "--total-kimg", 16)
+    assert "total_nimg: 16 kimg end at 16x16" in given
+    assert not (tmp_path / "run").exists()
+    assert run(capsys, *command, "--dry-run", "--total-kimg", 28)[0] == 0
+
+
+def test_a_run_that_was_begun_too_short_goes_on(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path
+) -> None:
+    command = ["train", "--data", data.path, "--out", tmp_path / "run", *SMALL, "--batch", 4, "--fade-kimg", 0]
+    growth = ["--stable-kimg", 0.008, "--total-kimg", 0.016]
+    assert run(capsys, *command, *growth)[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["config"]["schedule"]["stable_nimg"] = 100
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert run(capsys, *command, "--stable-kimg", 0.1, "--total-kimg", 0.02)[0] == 0
 
 
 def test_a_run_needs_data_and_a_folder(capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path) -> None:
@@ -275,7 +308,8 @@ def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trai
 
 def test_a_path_is_printed_in_one_piece(data: ImagePyramid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / ("a-long-name-for-a-run-" * 5)
-    code, _, err = run(capsys, "train", "--data", data.path, "--out", out, *SMALL, "--total-kimg", 0.004, "--batch", 4)
+    growth = ("--total-kimg", 0.004, "--stable-kimg", 0.001, "--fade-kimg", 0)
+    code, _, err = run(capsys, "train", "--data", data.path, "--out", out, *SMALL, *growth, "--batch", 4)
     assert code == 0
     assert str(out / "generator.safetensors") in err  # to be copied from a log
 
