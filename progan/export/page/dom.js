@@ -1,0 +1,40 @@
+// make(tag, attributes, ...children) -> element. An attribute that is a function listens to the event of its name;
+// one that is undefined or false is left out.
+
+export function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name, value);
+    else if (value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
+// A slider with its label and the value in words: {element, input, set(value)}.
+// attributes: of the input; words(value): how the value reads; onInput(value): while the handle moves.
+export function slider({label, words, onInput, ...attributes}) {
+  const input = make("input", {type: "range", ...attributes, input: () => moved()});
+  const value = make("output");
+  const element = make("label", {class: "slider"}, make("span", {}, label), value, input);
+
+  function show() {
+    const {min, max} = input;
+    input.style.setProperty("--fill", max > min ? (input.value - min) / (max - min) : 1);
+    value.textContent = words(Number(input.value));
+    input.setAttribute("aria-valuetext", value.textContent);
+  }
+
+  function moved() {
+    show();
+    onInput(Number(input.value));
+  }
+
+  function set(number) {
+    input.value = number;
+    show();
+  }
+
+  show();
+  return {element, input, set};
+}
