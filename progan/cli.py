@@ -12,6 +12,7 @@ from progan.commands.ablate import Ablate
 from progan.commands.cifar10 import Cifar10
 from progan.commands.data import Data
 from progan.commands.evaluate import Evaluate
+from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Ablate, subcommand(name="ablate")]
             | Annotated[Cifar10, subcommand(name="cifar10")]
             | Annotated[Modes, subcommand(name="modes")]
+            | Annotated[Export, subcommand(name="export")]
             | Annotated[Import, subcommand(name="import")],
             prog="progan",
             description="Progressive growing of GANs (Karras et al., ICLR 2018).",

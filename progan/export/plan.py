@@ -113,6 +113,16 @@ def run_plan(p: Plan, z: Tensor, labels: Tensor | None = None) -> dict[int, Tens
 
     z: [N, z_dim], of any length; labels: one-hot [N, label_dim], needed if the plan has labels.
     """
+    return _run(p, z, labels)[0]
+
+
+@torch.no_grad()
+def run_features(p: Plan, z: Tensor, labels: Tensor | None = None) -> Tensor:
+    """The maps after the last operation, [N, C, H, W]. Arguments as for `run_plan`."""
+    return _run(p, z, labels)[1]
+
+
+def _run(p: Plan, z: Tensor, labels: Tensor | None) -> tuple[dict[int, Tensor], Tensor]:
     x = z if labels is None else torch.cat([z, labels], dim=1)
     outputs = {}
     for op in p.operations:
@@ -129,7 +139,7 @@ def run_plan(p: Plan, z: Tensor, labels: Tensor | None = None) -> dict[int, Tens
                 x = F.leaky_relu(x, slope)
             case ToRgb(resolution, weight, bias):
                 outputs[resolution] = F.conv2d(x, weight, bias)
-    return outputs
+    return outputs, x
 
 
 def blend(p: Plan, outputs: dict[int, Tensor], resolution: int, alpha: float = 1.0) -> Tensor:
@@ -158,7 +168,7 @@ def _block(block: GeneratorBlock) -> list[Operation]:
     else:
         # Without fused scaling too: the 4x4 kernel is the same function, with 16 multiplies in place of 36.
         weight, bias = _folded(block.conv0, block.norm0)
-        spread = spread_matrix("up", weight.device)
+        spread = spread_matrix("up")
         first = UpConv((weight.flatten(2) @ spread).unflatten(2, (4, 4)).transpose(0, 1).contiguous(), bias)
     return [first, *after, Conv(*_folded(block.conv1, block.norm1)), *after]
 
