@@ -19,6 +19,9 @@ def main() -> None:
     except BrokenPipeError:  # whoever read has gone, as `head` does when it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at the very end
         code = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # threads of the process group that outlive Python may abort the process
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
 
 

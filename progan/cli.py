@@ -16,6 +16,7 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Generate, subcommand(name="generate")]
             | Annotated[Video, subcommand(name="video")]
             | Annotated[Evaluate, subcommand(name="evaluate")]
+            | Annotated[Export, subcommand(name="export")]
+            | Annotated[Track, subcommand(name="track")]
             | Annotated[Data, subcommand(name="data")]
             | Annotated[Ablate, subcommand(name="ablate")]
             | Annotated[Cifar10, subcommand(name="cifar10")]

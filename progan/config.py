@@ -198,6 +198,8 @@ class TrainConfig:
     """Images between two picture grids."""
     checkpoint_nimg: int = 20_000
     """Images between two checkpoints."""
+    keep_every_nimg: int = 0
+    """Images between two checkpoints that are kept for good, to go back to; 0: only the newest two are there."""
     metrics: str = ""
     """Metrics of the moving average, measured while training, such as swd,ms_ssim; none by default."""
     metrics_nimg: int = 100_000
@@ -217,6 +219,7 @@ class TrainConfig:
             checkpoint_nimg=self.checkpoint_nimg,
             metrics_nimg=self.metrics_nimg,
         )
+        check_at_least(0, keep_every_nimg=self.keep_every_nimg)
         check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
         check_per_resolution("micro_batch", self.micro_batch)
         for name in ("beta1", "beta2", "ema_decay"):

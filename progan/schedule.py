@@ -69,7 +69,12 @@ class Schedule:
 
     def first_full_nimg(self) -> int:
         """The first image of the last phase, where the network is fully grown."""
-        return self._last // 2 * (self.config.stable_nimg + self.config.fade_nimg) if self.config.growing else 0
+        return self.stable_from_nimg(self.resolution)
+
+    def stable_from_nimg(self, resolution: int) -> int:
+        """The first image at which the block of a resolution is in; 0 without growing."""
+        blocks = resolution.bit_length() - 3
+        return blocks * (self.config.stable_nimg + self.config.fade_nimg) if self.config.growing else 0
 
     def phases(self) -> list[Span]:
         """All phases up to total_nimg, in order."""

@@ -17,6 +17,7 @@ from progan.run.log import RunLog, duration
 from progan.run.metrics_log import RunMetrics
 from progan.run.preview import Preview
 from progan.run.signals import stop_signals
+from progan.run.start import kept_checkpoint, read_start, start_from
 from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
@@ -24,7 +25,7 @@ from progan.step import read_reals, train_step
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, Stopped
 from progan.support.malloc import keep_freed_memory
-from progan.weights import load_networks, save_network
+from progan.weights import save_network
 
 
 def fit_to_data(config: TrainConfig, data: ImagePyramid) -> TrainConfig:
@@ -43,30 +44,41 @@ def train(
     data: ImagePyramid,
     out: str | os.PathLike[str],
     init: str | os.PathLike[str] | None = None,
+    *,
+    branch: str | os.PathLike[str] | None = None,
+    from_nimg: int | None = None,
 ) -> TrainState:
     """Start the run in folder `out`, or continue it from its newest checkpoint, to its last image.
 
-    config: as `fit_to_data` gives it. init: a folder with g, d and generator .safetensors to start from in place of
-    random weights, at the first image of the last phase. Ctrl-C and SIGTERM save a checkpoint, then raise Stopped.
+    config: as `fit_to_data` gives it. init: a run, or a folder with g, d and generator .safetensors, whose networks to
+    start from in place of random weights, as far as they have grown. branch: a run to go on from as it was, optimizers
+    and position too. from_nimg: at which kept moment of that run, its newest by default. Ctrl-C and SIGTERM save a
+    checkpoint, then raise Stopped.
     Processes that torchrun started share the work, and the first of them writes. Raises RunError when `out` holds a run
     of another config or data set, or when training diverges.
     """
     device = pick_device(config.device)
     if device.type == "cpu":
         keep_freed_memory()
-    started = None if init is None else load_networks(Path(init))  # before the folder is begun
+    start = None if init is None else read_start(Path(init), from_nimg)  # before the folder is begun
+    begun = None if branch is None else kept_checkpoint(Path(branch), from_nimg)
+    origin = str(init or (begun and f"branch of {begun}") or "") + (f" at {from_nimg}" if init and from_nimg else "")
     with ExitStack() as stack:
         team = stack.enter_context(join_team(device))
         team.first(lambda: check_shares(config, team.size))
-        run = partial(open_run, Path(out), config, data.hash, str(init or ""))
+        run = partial(open_run, Path(out), config, data.hash, origin)
         folder, config = team.first(lambda: stack.enter_context(run()))
         state = TrainState.create(config, device)
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
-        elif started is not None:
-            state.start_from(started)
+        elif begun is not None:
+            state.load(begun)
+        notes = start_from(state, start) if start is not None and not saved else []
         if team.rank == 0:
-            _loop(state, data, device, team, stack.enter_context(RunLog(folder, state)))
+            log = stack.enter_context(RunLog(folder, state))
+            for note in notes:
+                log.say(note)
+            _loop(state, data, device, team, log)
         else:
             _follow(state, data, device, team)
     return state
@@ -81,9 +93,9 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
-    if not (folder.path / "reals.png").exists():
+    if not folder.reals.exists():
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
-        log.picture("reals.png", preview.reals())  # last: its absence says that the run has not begun
+        log.picture(folder.reals.name, preview.reals())  # last: its absence says that the run has not begun
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg

@@ -1,8 +1,10 @@
 """What the contract in pyproject.toml (make check) cannot say: files are short, what is public is explained."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -62,3 +64,17 @@ def test_what_must_start_quickly_imports_little(module: str, absent: set[str]) -
     code = f"import sys, {module}; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not absent & set(found.stdout.split())
+
+
+def test_the_picture_of_the_floors_is_that_of_the_contract() -> None:
+    settings = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]["importlinter"]
+    floors = settings["contracts"][0]["layers"][1:]  # __main__ only calls the command line
+    picture = (ROOT.parent / "docs" / "architecture.md").read_text().split("```mermaid")[1].split("```")[0]
+    labels = re.findall(r'\["([^"]+)"\]', picture)  # from the top down
+    place = 0
+    for floor in floors:
+        for room in re.split(r"[|\s]+", floor):
+            name = f"{room}/" if (ROOT / room).is_dir() else f"{room}.py"
+            found = next(i for i, label in enumerate(labels) if name in label)
+            assert found >= place, f"{room} stands too high"
+            place = found if room == floor else place

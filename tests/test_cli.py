@@ -133,7 +133,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
         (["generate"], "Run folder, or a .safetensors file"),
-        ([], "{train, generate, video, evaluate, data, ablate, cifar10,"),
+        ([], "{train, generate, video, evaluate, track,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
@@ -159,7 +159,7 @@ def test_numbers_and_grids_are_read() -> None:
 def config_of(monkeypatch: pytest.MonkeyPatch, data: ImagePyramid, out: Path, *flags: object) -> TrainConfig:
     """The config with which a command would train."""
     found: list[TrainConfig] = []
-    monkeypatch.setattr(progan.training, "train", lambda config, *rest: found.append(config))
+    monkeypatch.setattr(progan.training, "train", lambda config, *rest, **named: found.append(config))
     assert main(["train", "--data", str(data.path), "--out", str(out), *map(str, flags)]) == 0
     return found[0]
 

@@ -193,3 +193,14 @@ def test_a_first_call_without_gradients_leaves_later_ones_whole(resample: str) -
     layer(torch.randn(1, 2, 4, 4)).sum().backward()
     assert layer.weight.grad is not None
     assert set(layer.state_dict()) == {"weight", "bias"}  # the matrix is no weight
+
+
+def test_scores_far_from_zero_are_told_apart_under_bf16() -> None:
+    torch.manual_seed(0)
+    d = Discriminator(DiscriminatorConfig(resolution=8, fmap_base=64, fmap_max=16))
+    with torch.no_grad():
+        d.head.dense1.bias.fill_(40.0)  # where bf16 has steps of 0.25
+        with autocast("bf16", torch.device("cpu")):
+            scores, _ = d(torch.randn(64, 3, 8, 8))
+    assert (scores - 40).abs().max() < 20
+    assert len(scores.unique()) == 64

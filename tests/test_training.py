@@ -26,7 +26,7 @@ from progan.step import read_reals, train_step, working_gp_target
 from progan.support.errors import ConfigError, RunError
 from progan.support.rng import data_order, keyed_generator, latents
 from progan.training import crossed, fit_to_data, train
-from progan.weights import load_network, load_networks, save_network
+from progan.weights import load_network, save_network
 
 CPU = torch.device("cpu")
 Weights = dict[str, Tensor]
@@ -493,22 +493,6 @@ def init(make_config: Any, tmp_path: Path) -> Path:
     for name, network in (("g", other.g), ("d", other.d), ("generator", other.g_ema)):
         save_network(folder / f"{name}.safetensors", network)
     return folder
-
-
-def test_a_run_can_start_from_given_networks_fully_grown(make_config: Any, init: Path) -> None:
-    state = TrainState.create(make_config(), CPU)
-    state.start_from(load_networks(init))
-    assert state.nimg == 64  # two stable phases and two fades of 16
-    for name, network in (("g", state.g), ("d", state.d), ("generator", state.g_ema)):
-        kind = "discriminator" if name == "d" else "generator"
-        weights = load_network(init / f"{name}.safetensors", kind)[0].state_dict()
-        assert all(torch.equal(value, weights[key]) for key, value in network.state_dict().items())
-
-
-def test_networks_of_another_shape_are_refused(make_config: Any, init: Path) -> None:
-    state = TrainState.create(make_config(g={"fmap_max": 8}), CPU)
-    with pytest.raises(ConfigError, match=r"init: .*g\.safetensors is of GeneratorConfig"):
-        state.start_from(load_networks(init))
 
 
 def test_a_run_from_given_networks_trains_at_full_resolution(

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 
 @dataclass(frozen=True)
 class Ablate:
@@ -41,6 +39,7 @@ class Ablate:
     def run(self) -> None:
         from progan.studies.ablation.rows import ROWS, chosen_rows, read_rows
         from progan.studies.ablation.study import Study
+        from progan.studies.tables import show
 
         rows = [*ROWS, *(read_rows(self.more_rows) if self.more_rows is not None else [])]
         study = Study(self.data, self.out, self.scale, self.held_out, self.mirror, self.seeds, self.images, self.device)
@@ -49,6 +48,4 @@ class Ablate:
             text, written = study.table(chosen_rows(self.rows, rows), rows, jobs=self.jobs, command=command)
         else:
             text, written = study.time_to_quality(rows, jobs=self.jobs)
-        console = Console()
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-        console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
+        show(text, written)

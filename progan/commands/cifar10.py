@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 
 @dataclass(frozen=True)
 class Cifar10:
@@ -31,6 +29,7 @@ class Cifar10:
 
     def run(self) -> None:
         from progan.studies.cifar10 import cifar10
+        from progan.studies.tables import show
 
         table = cifar10(
             self.data,
@@ -41,7 +40,4 @@ class Cifar10:
             weights=self.inception_weights,
             device=self.device,
         )
-        console = Console()
-        console.print(table, markup=False, highlight=False, soft_wrap=True)
-        written = ", ".join(str(self.out / name) for name in ("table.md", "table.json", "grid.png"))
-        console.print(f"written to {written}", soft_wrap=True)
+        show(table, (self.out / name for name in ("table.md", "table.json", "grid.png")))

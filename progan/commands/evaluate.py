@@ -7,6 +7,7 @@ from typing import Literal
 from rich.console import Console
 from tyro.conf import Positional
 
+from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ class Evaluate:
             subjects_of,
             training_mirrors,
         )
-        from progan.metrics.suite import NEIGHBOURS, choose, split_names
+        from progan.metrics.suite import NEIGHBOURS, choose
         from progan.run.metrics_log import plot_metrics
         from progan.support.device import pick_device
         from progan.support.run_files import RunFolder

@@ -10,25 +10,26 @@ from tyro.conf import Positional
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained generator in a form that needs neither progan nor PyTorch.
+    """Write what a run has learned in a form that needs neither progan nor PyTorch.
 
-    web: one HTML page that opens from the disk in any browser, without a network: a slider from 4x4 up, faces for
-    seeds, directions, walks.
+    --to web: one HTML page that draws pictures in the visitor's browser, opened from the disk by double click.
     """
 
     source: Positional[Path]
     """Run folder, or a .safetensors file."""
     to: Literal["web"]
-    """The form."""
+    """Which form."""
     out: Path
-    """The file; a page that this command wrote is replaced, any other file is not."""
+    """The file; a page of this command is replaced, no other file is."""
     data: Path | None = None
-    """The data set that it learned from, for weights that do not say what it was."""
+    """The data set of the run, whose author and licence are then named."""
+    title: str = "Pictures that never were"
+    """Heading of the page."""
 
     def run(self) -> None:
         match self.to:
             case "web":
-                from progan.export.web import write_page
+                from progan.export.web import export_page
 
-                size = write_page(self.source, self.out, data=self.data)
-                Console().print(f"{size / 1e6:.2f} MB, one page: {self.out}", soft_wrap=True)
+                size = export_page(self.source, self.out, data=self.data, title=self.title)
+                Console().print(f"{size / 1e6:.2f} MB: {self.out}; open it in a browser", soft_wrap=True)

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
+from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 
 
@@ -36,27 +35,20 @@ class Modes:
     def run(self) -> None:
         from progan.studies.modes.report import markdown
         from progan.studies.modes.study import recover_modes
+        from progan.studies.tables import show
 
         try:
-            divisors = [int(word) for word in _words(self.divisors)]
+            divisors = [int(word) for word in split_names(self.divisors)]
         except ValueError:
             raise ConfigError(f"--divisors: {self.divisors!r} is not a list of numbers such as 2,4") from None
         table = recover_modes(
             self.data,
             self.out,
             self.scale,
-            variants=_words(self.variants),
+            variants=split_names(self.variants),
             divisors=divisors,
             seeds=self.seeds,
             jobs=self.jobs,
             device=self.device,
         )
-        console = Console()
-        console.print(markdown(table), markup=False, highlight=False, soft_wrap=True)
-        written = ", ".join(str(self.out / name) for name in ("table.md", "table.json", "modes.png", "grid.png"))
-        console.print(f"written to {written}", soft_wrap=True)
-
-
-def _words(text: str) -> list[str]:
-    """'a, b,' -> ['a', 'b']."""
-    return [word.strip() for word in text.split(",") if word.strip()]
+        show(markdown(table), (self.out / name for name in ("table.md", "table.json", "modes.png", "grid.png")))

@@ -12,6 +12,7 @@ from progan.config import TrainConfig
 from progan.presets import PRESETS
 from progan.support.config_io import check_resolution, parse_per_resolution
 from progan.support.errors import ConfigError
+from progan.support.run_files import RunFolder
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,14 @@ class Train:
     """Images per minibatch: 16, or from a resolution up: 4:64,32:16."""
     lr: str | None = None
     """Adam's learning rate for G and D: 0.001, or from a resolution up: 4:0.001,1024:0.0015."""
+    keep_every_kimg: float | None = None
+    """Thousand images between checkpoints that are kept for good; without it only the newest two are there."""
     init: Path | None = None
-    """Folder made by `progan import`: start from its networks, fully grown."""
+    """A run, or a folder made by `progan import`: start from its networks, on any data, as far as they have grown."""
+    branch: Path | None = None
+    """A run to go on from in a new folder, as it was at --from-kimg; its config takes the place of the preset."""
+    from_kimg: float | None = None
+    """At which kept moment of that run; by default the newest."""
     dry_run: bool = False
     """Print the phases as a table and exit."""
 
@@ -53,8 +60,13 @@ class Train:
         from progan.training import fit_to_data, train
 
         config = self.settled()
+        if self.init is not None and self.branch is not None:
+            raise ConfigError("--init, --branch: the one takes networks, the other a whole run; give one of them")
+        if self.from_kimg is not None and self.init is None and self.branch is None:
+            raise ConfigError("--from-kimg: is a moment of another run; give that run with --init or --branch")
+        moment = None if self.from_kimg is None else _nimg("--from-kimg", self.from_kimg)
         if self.init is not None:
-            config = _networks_of(config, self.init)
+            config = _networks_of(config, self.init, moment, self.resolution)
         data = None if self.data is None else ImagePyramid.open(self.data)
         if data is not None:
             config = fit_to_data(config, data)
@@ -66,7 +78,7 @@ class Train:
         if data is None or self.out is None:
             missing = "--data" if data is None else "--out"
             raise ConfigError(f"{missing}: is needed to train; only --dry-run goes without")
-        train(config, data, self.out, self.init)
+        train(config, data, self.out, self.init, branch=self.branch, from_nimg=moment)
 
     def settled(self) -> TrainConfig:
         """The preset with the plain flags applied."""
@@ -92,27 +104,42 @@ class Train:
             config = replace(config, snapshot_nimg=_nimg("--snapshot-kimg", self.snapshot_kimg))
         if self.metrics_every_kimg is not None:
             config = replace(config, metrics_nimg=_nimg("--metrics-every-kimg", self.metrics_every_kimg))
+        if self.keep_every_kimg is not None:
+            config = replace(config, keep_every_nimg=_nimg("--keep-every-kimg", self.keep_every_kimg))
         return config
 
 
 def preset_config(argv: list[str]) -> TrainConfig:
-    """The config that --preset names, before the other flags are read; the demo's without one."""
-    name = "demo"
-    for i, word in enumerate(argv):
-        if word == "--preset" and i + 1 < len(argv):
-            name = argv[i + 1]
-        elif word.startswith("--preset="):
-            name = word.removeprefix("--preset=")
-    if name not in PRESETS:
+    """The config that --preset or --branch names, before the other flags are read; the demo's without one."""
+    name, run = _flag(argv, "--preset"), _flag(argv, "--branch")
+    if run is not None:
+        if name is not None:
+            raise ConfigError("--preset, --branch: a branch has the config of its run; leave out --preset")
+        from progan.run.folder import read_config
+
+        return read_config(RunFolder(Path(run)), "give --branch the folder of a run")[0]
+    if name is not None and name not in PRESETS:
         raise ConfigError(f"--preset: {name!r} is not known; use one of {', '.join(PRESETS)}")
-    return PRESETS[name].config
+    return PRESETS[name or "demo"].config
 
 
-def _networks_of(config: TrainConfig, init: Path) -> TrainConfig:
-    from progan.weights import load_networks
+def _flag(argv: list[str], flag: str) -> str | None:
+    """What a flag was given on the command line, the last time."""
+    found = None
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            found = argv[i + 1]
+        elif word.startswith(f"{flag}="):
+            found = word.removeprefix(f"{flag}=")
+    return found
 
-    networks = load_networks(init)
-    return replace(config, g=networks["g"].config, d=networks["d"].config)
+
+def _networks_of(config: TrainConfig, init: Path, nimg: int | None, resolution: int | None) -> TrainConfig:
+    from progan.run.start import read_start
+
+    start = read_start(init, nimg)
+    wanted: dict[str, Any] = {} if resolution is None else {"resolution": resolution}
+    return replace(config, g=replace(start.g, **wanted), d=replace(start.d, **wanted))
 
 
 def _nimg(name: str, kimg: float) -> int:

@@ -126,20 +126,26 @@ def _run(p: Plan, z: Tensor, labels: Tensor | None) -> tuple[dict[int, Tensor], 
     x = z if labels is None else torch.cat([z, labels], dim=1)
     outputs = {}
     for op in p.operations:
-        match op:
-            case PixelNorm(eps):
-                x = pixel_norm(x, eps)
-            case Dense(weight, bias):
-                x = F.linear(x, weight).view(len(x), -1, 4, 4) + bias.view(-1, 1, 1)
-            case Conv(weight, bias):
-                x = F.conv2d(x, weight, bias, padding=1)
-            case UpConv(weight, bias):
-                x = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
-            case Activation(slope):
-                x = F.leaky_relu(x, slope)
-            case ToRgb(resolution, weight, bias):
-                outputs[resolution] = F.conv2d(x, weight, bias)
-    return outputs, x
+        if isinstance(op, ToRgb):
+            outputs[op.resolution] = F.conv2d(x, op.weight, op.bias)
+        else:
+            x = apply(op, x)
+    return outputs
+
+
+def apply(op: PixelNorm | Dense | Conv | UpConv | Activation, x: Tensor) -> Tensor:
+    """What one operation makes of its input; the shapes are those of the operation."""
+    match op:
+        case PixelNorm(eps):
+            return pixel_norm(x, eps)
+        case Dense(weight, bias):
+            return F.linear(x, weight).view(len(x), -1, 4, 4) + bias.view(-1, 1, 1)
+        case Conv(weight, bias):
+            return F.conv2d(x, weight, bias, padding=1)
+        case UpConv(weight, bias):
+            return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+        case Activation(slope):
+            return F.leaky_relu(x, slope)
 
 
 def blend(p: Plan, outputs: dict[int, Tensor], resolution: int, alpha: float = 1.0) -> Tensor:
@@ -168,7 +174,7 @@ def _block(block: GeneratorBlock) -> list[Operation]:
     else:
         # Without fused scaling too: the 4x4 kernel is the same function, with 16 multiplies in place of 36.
         weight, bias = _folded(block.conv0, block.norm0)
-        spread = spread_matrix("up")
+        spread = spread_matrix("up").to(weight.dtype)
         first = UpConv((weight.flatten(2) @ spread).unflatten(2, (4, 4)).transpose(0, 1).contiguous(), bias)
     return [first, *after, Conv(*_folded(block.conv1, block.norm1)), *after]
 

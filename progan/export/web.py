@@ -1,175 +1,166 @@
-"""`progan export --to web`: a generator as one HTML file, which opens from the disk and asks for nothing else."""
+"""A generator as one HTML page that computes its pictures itself, without server or network."""
 
 import base64
 import hashlib
-import io
 import json
-from html import escape
+import re
+from functools import cache
+from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
-import torch
+from jinja2 import Environment
+from markupsafe import Markup
 
-from progan.data.store.pyramid import ImagePyramid
-from progan.export.inline import inlined
+import progan
+from progan.data.store.manifest import read_manifest
+from progan.export.directions import directions
 from progan.export.pack import page_bytes, page_layers, page_weights
-from progan.export.plan import Activation, Dense, PixelNorm, Plan, plan, run_features
-from progan.images import to_pil, to_uint8
-from progan.networks import Generator
-from progan.sampling.images import load_generator, one_hot, seed_latents
-from progan.support.errors import ConfigError, RunError
+from progan.export.plan import plan
+from progan.networks import parameter_count
+from progan.sampling.images import load_generator
+from progan.support.errors import ConfigError, DataError, RunError
 from progan.support.files import write_text
-from progan.support.rng import keyed_generator, latents
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
-PAGE = Path(__file__).parent / "page"
-MARK = '<meta name="generator" content="progan export">'
-LARGEST = 64 * 2**20  # bytes of weights that a phone's browser still opens
-DIRECTIONS = 6
-FEATURE_LATENTS = 10_000
+MARK = "progan export"
+LARGEST_MB = 128  # of weights: a browser holds them as text, as bytes and as numbers
+_IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./([a-z_]+\.js)";$', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
 
 
-def write_page(source: Path, out: Path, *, data: Path | None = None) -> int:
+def export_page(source: Path, out: Path, *, data: Path | None = None, title: str) -> int:
     """Write the page of a run folder or a weights file; returns its size in bytes.
 
-    data: the data set that it learned from, for weights that do not say. A page that this function wrote is
-    overwritten, any other file is not. Raises ConfigError for such a file, for a network too large for a browser and
-    for a data set that the run did not learn from; RunError when there is no generator.
+    It grows as far as the network had. data: the data set it was trained on, whose author and licence the page then
+    names. Replaces a page that this function wrote and no other file. Raises ConfigError for an `out` that it may not
+    write and a network too large for a browser, RunError for a source that is no generator, and DataError for a data
+    set that is none, or not the one of the run.
     """
-    if out.suffix != ".html":
-        raise ConfigError(f"--out: {out} is no page; give a name in .html")
-    if out.exists() and not _is_page(out):
-        raise ConfigError(f"--out: {out} exists and is no page of progan export; give another name")
-    path = RunFolder(source).newest_generator() if source.is_dir() else source
-    g, stage = load_generator(path)
+    check_out(out)
+    g, stage = load_generator(source)
     p = plan(g, stage["resolution"])
-    if page_bytes(p) > LARGEST:
+    size = page_bytes(p) / 1e6
+    if size > LARGEST_MB:
         raise ConfigError(
-            f"{source}: the network makes a page of {page_bytes(p) / 2**20:.0f} MiB, too large for a browser;"
-            f" {LARGEST >> 20} MiB at most"
+            f"{source}: this network makes a page of {size:.0f} MB, and browsers open at most {LARGEST_MB} MB; "
+            "train one with a smaller fmap_max"
         )
-    text = page(g, p, stage, _facts(source, path, data))
-    write_text(out, text)
-    return len(text.encode())
-
-
-def page(g: Generator, p: Plan, stage: dict[str, Any], facts: dict[str, Any] | None) -> str:
-    """The page as text. facts: what the weights say of their data, if they say anything."""
-    script, style = inlined(PAGE, "main"), (PAGE / "page.css").read_text(encoding="utf-8")
-    size = stage["resolution"]
-    names = (facts or {}).get("label_names") or [str(i) for i in range(g.config.label_dim)]
-    directions = principal_directions(p)
-    about = {
+    manifest = {} if data is None else _manifest(source, data)
+    names = manifest.get("label_names") or [f"class {number}" for number in range(g.config.label_dim)]
+    if len(names) != g.config.label_dim:
+        raise DataError(f"{data}: {len(names)} classes, but the network has {g.config.label_dim}; give its own data")
+    network = {
+        "layers": page_layers(p),
         "resolutions": p.resolutions,
         "stage": stage,
         "channels": g.config.channels,
-        "tanh": p.tanh,
         "latentDim": g.config.z_dim,
         "classes": g.config.label_dim,
-        "classNames": names if g.config.label_dim else [],
+        "classNames": names,
         "normalizeLatent": g.config.normalize_latent,
-        "layers": page_layers(p),
-        "directions": [[round(x, 5) for x in row] for row in directions.tolist()],
+        "tanh": p.tanh,
+        "directions": [[round(x, 5) for x in row] for row in directions(p).tolist()],
     }
-    return Template((PAGE / "page.html").read_text(encoding="utf-8")).substitute(
-        title=f"Grown from 4 × 4 to {size} × {size}",
-        mark=MARK,
-        icon=_icon(g, stage),
-        provenance=_provenance(facts),
-        about=json.dumps(about, ensure_ascii=False).replace("<", "\\u003c"),
+    page = _render(
+        network=_json(network),
         weights=page_weights(p),
-        style=style,
-        style_hash=_hash(style),
-        script=script,
-        script_hash=_hash(script),
+        title=title,
+        parameters=parameter_count(g),
+        resolution=stage["resolution"],
+        latent_dim=g.config.z_dim,
+        class_names=names,
+        nimg=_nimg(source),
+        count=manifest.get("count"),
+        data=data is not None,
+        credit=manifest.get("attribution") or {},
+    )
+    write_text(out, page)
+    return len(page.encode())
+
+
+def check_out(out: Path) -> None:
+    """Raises ConfigError when `out` is in a folder that is missing, or is anything but a page of this program."""
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out: there is no folder {out.parent}; make it first or choose another")
+    if out.is_dir():
+        raise ConfigError(f"--out: {out} is a folder; give the name of a file such as {out / 'page.html'}")
+    if out.exists():
+        with out.open("rb") as file:
+            if f'<meta name="generator" content="{MARK} '.encode() not in file.read(2048):
+                raise ConfigError(f"--out: {out} exists and is no page of progan export; choose another name")
+
+
+def bundle(entry: str = "app.js") -> str:
+    """The modules of progan/export/page as one script, each in a function of its own, after those it imports.
+
+    The convention that makes this a matter of text: an import is one line, `import {a, b} from "./name.js";`, and an
+    export stands before `function` or `const` at the start of a line.
+    """
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        for _, other in _IMPORT.findall(_page_file(name)):
+            if other not in order:
+                visit(other)
+        if name not in order:
+            order.append(name)
+
+    visit(entry)
+    return '"use strict";\nconst modules = {};\n' + "\n".join(map(_module, order))
+
+
+def _module(name: str) -> str:
+    text = _page_file(name)
+    exports = ", ".join(match[1] for match in _EXPORT.finditer(text))
+    body = _EXPORT.sub("", _IMPORT.sub(r'const \1 = modules["\2"];', text))
+    return f'modules["{name}"] = (() => {{\n{body}return {{{exports}}};\n}})();'
+
+
+@cache
+def _page_file(name: str) -> str:
+    return resources.files("progan.export").joinpath("page", name).read_text("utf-8")
+
+
+def _render(**facts: Any) -> str:
+    style, script = _page_file("page.css"), bundle()
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_page_file("page.html")).render(
+        **facts,
+        style=Markup(style),
+        style_hash=_csp_hash(style),
+        script=Markup(script),
+        script_hash=_csp_hash(script),
+        mark=f"{MARK} {progan.__version__}",
     )
 
 
-@torch.no_grad()
-def principal_directions(p: Plan) -> torch.Tensor:
-    """Where in latent space the first features vary most: float32 [directions, z_dim], each as long as latents / 8.
-
-    The principal components of the first layer's features over 10,000 latents, carried back to the latents by
-    regression (Härkönen et al. 2020, GANSpace).
-    """
-    dim, classes = p.config.z_dim, p.config.label_dim
-    z = latents(0, "directions", 0, FEATURE_LATENTS, dim)
-    labels = one_hot([i % classes for i in range(len(z))], classes) if classes else None
-    end = 1 + next(i for i, op in enumerate(p.operations) if isinstance(op, Activation))
-    first = Plan(p.config, p.operations[:end])
-    assert all(isinstance(op, PixelNorm | Dense | Activation) for op in first.operations)
-    features = run_features(first, z, labels).flatten(1)
-    features = features - features.mean(dim=0)
-    start = torch.randn(features.shape[1], DIRECTIONS + 4, generator=keyed_generator(0, "directions start"))
-    basis = torch.linalg.qr(start[:, : min(start.shape)]).Q
-    for _ in range(8):  # subspace iteration: the few largest of up to 8,192 components
-        basis = torch.linalg.qr(features.T @ (features @ basis)).Q
-    along = features @ basis
-    order = torch.linalg.svd(along, full_matrices=False).Vh[: min(DIRECTIONS, dim)]
-    found = (along @ order.T).T @ z  # [directions, dim]
-    found *= found.gather(1, found.abs().argmax(dim=1, keepdim=True)).sign()
-    return found / found.norm(dim=1, keepdim=True).clamp(min=1e-12) * dim**0.5 / 8
-
-
-def _is_page(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return MARK.encode() in file.read(4096)
-    except OSError:
-        return False
-
-
-def _facts(source: Path, path: Path, data: Path | None) -> dict[str, Any] | None:
-    """What is known of the data: what the weights say, or else the data set that was named."""
-    said: dict[str, Any] | None = load_network(path, "generator")[1].get("data")
-    if data is None:
-        return said
-    given = ImagePyramid.open(data).about
-    known = said and said.get("hash")
-    config = RunFolder(source).config
-    if not known and config.exists():
-        try:
-            known = json.loads(config.read_text()).get("data")
-        except (OSError, ValueError, AttributeError):
-            raise RunError(f"{config}: cannot be read; give the .safetensors file in place of the run") from None
-    if known and known != given["hash"]:
-        raise ConfigError(f"--data: {data} is not what this generator learned from; give that data set or leave it out")
-    return given
-
-
-def _provenance(facts: dict[str, Any] | None) -> str:
-    """What the data was and its licence, as HTML; nothing that is not known."""
-    if not facts:
-        return "These weights do not say what pictures they learned from, nor under which licence."
-    sentence = f"Learned from {facts['count']:,} pictures" if facts.get("count") else "Learned from pictures"
-    credit = facts.get("attribution")
-    if not isinstance(credit, dict) or not credit.get("licence"):
-        return f"{sentence}; their data set states no licence."
-    title = _link(credit.get("title") or "a work", credit.get("source"))
-    creator = f" by {_link(credit['creator'], credit.get('creator_url'))}" if credit.get("creator") else ""
-    licence = _link(credit["licence"], credit.get("licence_url"))
-    changes = f" {escape(credit['changes'])}." if credit.get("changes") else ""
-    return f"{sentence} made from {title}{creator}, licensed under {licence}.{changes}"
-
-
-def _link(text: str, url: Any) -> str:
-    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
-        return escape(text)
-    return f'<a href="{escape(url)}" rel="noreferrer">{escape(text)}</a>'
-
-
-def _hash(text: str) -> str:
+def _csp_hash(text: str) -> str:
+    """By which the page's policy knows its own script and style from any other."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _icon(g: Generator, stage: dict[str, Any]) -> str:
-    """The first picture, small, as a data URL: no browser looks for an icon elsewhere."""
-    resolution = min(32, stage["resolution"])
-    labels = one_hot([0], g.config.label_dim)
-    with torch.no_grad():
-        image = to_uint8(g(seed_latents([0], g.config.z_dim), labels, resolution=resolution))[0].numpy()
-    file = io.BytesIO()
-    to_pil(image).save(file, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+def _json(value: Any) -> Markup:
+    """JSON that cannot end the element it stands in."""
+    return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
+
+
+def _nimg(source: Path) -> int:
+    """How many pictures the network had been shown; 0 where the file does not say."""
+    path = RunFolder(source).newest_generator() if source.is_dir() else source
+    return int(load_network(path, "generator")[1].get("nimg", 0))
+
+
+def _manifest(source: Path, data: Path) -> dict[str, Any]:
+    """What the data set says about itself; a run folder knows which one is its own."""
+    manifest = read_manifest(data)
+    config = RunFolder(source).config
+    if config.is_file():
+        try:
+            own = json.loads(config.read_text())["data"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{config}: cannot be read ({error}); leave --data out") from None
+        if own != manifest["hash"]:
+            raise DataError(f"{data}: is not the data set that {source} was trained on; give that one, or none")
+    return manifest

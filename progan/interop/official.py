@@ -114,6 +114,7 @@ def import_array(name: str, array: np.ndarray) -> Tensor:
 
 
 def _content(path: Path) -> Any:
+    """The value of the pickle, every call in it written down and none made."""
     try:
         with path.open("rb") as file:
             start = file.read(2)

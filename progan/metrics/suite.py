@@ -17,6 +17,7 @@ from progan.metrics.features import (
 from progan.metrics.protocol import Collector, Protocol, Statistics
 from progan.metrics.sliced_wasserstein import SwdCollector, SwdProtocol, swd_spread, swd_values
 from progan.metrics.structural_similarity import MsSsimCollector, MsSsimProtocol, mean_and_error
+from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 
 Values = dict[str, float]
@@ -48,6 +49,9 @@ class Metric:
         self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
     ) -> Collector:
         """For one set of images; role: "fakes", "reals" or "floor"; against: the reals' statistics, for the spread."""
+        return self._collector(images or self.size, role, device, against)
+
+    def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
         raise NotImplementedError
 
     def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
@@ -58,10 +62,8 @@ class Metric:
 class _Swd(Metric):
     protocol: SwdProtocol
 
-    def collector(
-        self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
-    ) -> Collector:
-        return SwdCollector(replace(self.protocol, images=images or self.size), role, device, against)
+    def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
+        return SwdCollector(replace(self.protocol, images=images), role, device, against)
 
     def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
         return swd_values(fakes, reals), swd_spread(fakes) if "parts" in fakes else {}
@@ -70,10 +72,8 @@ class _Swd(Metric):
 class _MsSsim(Metric):
     protocol: MsSsimProtocol
 
-    def collector(
-        self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
-    ) -> Collector:
-        return MsSsimCollector(replace(self.protocol, pairs=(images or self.size) // 2), device)
+    def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
+        return MsSsimCollector(replace(self.protocol, pairs=images // 2), device)
 
     def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
         mean, error = mean_and_error(fakes["pairs"])
@@ -85,10 +85,8 @@ class _Features(Metric):
     protocol: FeatureProtocol
     weights: Path | None = None
 
-    def collector(
-        self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
-    ) -> Collector:
-        return FeatureCollector(replace(self.protocol, images=images or self.size), device, self.weights)
+    def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
+        return FeatureCollector(replace(self.protocol, images=images), device, self.weights)
 
 
 class _Fid(_Features):
@@ -109,18 +107,9 @@ class _InceptionScore(_Features):
         return {"": mean}, {"": std}
 
 
-NAMES = (
-    "swd",
-    "ms_ssim",
-    "fid",
-    "kid",
-    "is",
-    "fid_efficientnet_lite0",
-    "kid_efficientnet_lite0",
-    "is_efficientnet_lite0",
-    "neighbours",
-)
-NEIGHBOURS = NAMES[-1]
+OF_FEATURES = ("fid", "kid", "is")
+NEIGHBOURS = "neighbours"
+NAMES = ("swd", "ms_ssim", *OF_FEATURES, *(f"{name}_efficientnet_lite0" for name in OF_FEATURES), NEIGHBOURS)
 SWD = SwdProtocol()
 TITLES = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}
 
@@ -139,14 +128,9 @@ def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Pat
         raise ConfigError(f"--metrics: {', '.join(unknown) or 'none'} not known; use some of {', '.join(NAMES)}")
     if images is not None and images < 16:
         raise ConfigError(f"--images: {images} are too few to measure anything; give 16 or more")
-    if weights is not None and not {"fid", "kid", "is"} & set(wanted):
+    if weights is not None and not {*OF_FEATURES} & {*wanted}:
         raise ConfigError(f"--inception-weights: is for fid, kid and is, not for {', '.join(wanted)}; leave it out")
     return [_metric(name, images, seed, weights) for name in wanted if name != NEIGHBOURS]
-
-
-def split_names(names: str) -> list[str]:
-    """'swd, ms_ssim,' -> ['swd', 'ms_ssim'], each once."""
-    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
 
 
 def value_title(metric: str, level: str = "") -> str:

@@ -1,6 +1,8 @@
 """What a run will do, before it does it: `progan train --dry-run`."""
 
+import torch
 from rich.table import Table
+from torch import nn
 
 from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator, parameter_count
@@ -35,9 +37,7 @@ def plan_table(config: TrainConfig) -> Table:
 
 def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:
     """Parameters of G and D that take part at a resolution, with the fading-out colour layers."""
-    from torch import device, nn
-
-    with device("meta"):
+    with torch.device("meta"):
         g, d = Generator(config.g), Discriminator(config.d)
 
     def count(network: nn.Module) -> int:
@@ -77,9 +77,7 @@ def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
     The penalty's double backward keeps about ACTIVATIONS tensors for each layer of D; fitted to a step at 1024x1024 on
     the CPU in float32 (docs/performance.md).
     """
-    from torch import device
-
-    with device("meta"):
+    with torch.device("meta"):
         weights = 4 * (5 * parameter_count(Generator(config.g)) + 4 * parameter_count(Discriminator(config.d)))
     values = 0
     for r in config.d.resolutions:

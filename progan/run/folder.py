@@ -11,13 +11,8 @@ from progan.config import TrainConfig
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
 from progan.support.errors import ConfigError, RunError
-from progan.support.files import write_json
+from progan.support.files import locked, write_json
 from progan.support.run_files import RunFolder
-
-try:
-    import fcntl
-except ImportError:  # Windows locks nothing here
-    fcntl = None  # type: ignore[assignment]
 
 # What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
 # but for rounding.
@@ -27,6 +22,7 @@ FREE_FIELDS = (
     "micro_batch",
     "snapshot_nimg",
     "checkpoint_nimg",
+    "keep_every_nimg",
     "metrics",
     "metrics_nimg",
     "metrics_images",
@@ -47,17 +43,7 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
     elif out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
         raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
     config = replace(config, precision=pick_precision(config.precision, pick_device(config.device)))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
-    except OSError as error:
-        raise RunError(f"{out}: cannot be written ({error.strerror}); give --out another folder") from None
-    with lock:
-        if fcntl is not None:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{out}: another progan train is at work here; wait for it or stop it") from None
+    with locked(out, "progan train"):
         for half in out.rglob(".*.partial"):  # what a killed process was writing
             half.unlink()
         write_json(folder.config, {"config": to_json(config), "data": data_hash, "init": init})

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from PIL import Image
+from rich.progress import TimeElapsedColumn
 from torch import Tensor
 
 from progan.images import write_png
@@ -18,7 +19,7 @@ from progan.run.state import TrainState
 from progan.schedule import Phase
 from progan.support.errors import RunError
 from progan.support.files import write_text
-from progan.support.progress import ELAPSED, progress_bar
+from progan.support.progress import progress_bar
 from progan.support.run_files import RunFolder
 
 
@@ -36,7 +37,7 @@ class RunLog:
             cut_after(path, state.nimg)
         paths = (folder.stats, folder.timing, folder.log)
         self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
-        self.progress = progress_bar("{task.fields[phase]}", "{task.fields[speed]}", ELAPSED)
+        self.progress = progress_bar("{task.fields[phase]}", "{task.fields[speed]}", TimeElapsedColumn)
         self.console = self.progress.console
         self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
         self.clock = self.tick_clock = self.shown = time.perf_counter()

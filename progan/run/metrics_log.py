@@ -1,6 +1,7 @@
 """Metrics of a run: measured while it trains, read back, drawn."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,30 @@ class RunMetrics:
         results = self.meter.measure(fakes)
         append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
         plot_metrics(self.folder)
-        return in_one_line(results)
+        return "; ".join([in_one_line(results), *worse(read_metrics(self.folder.metrics))])
+
+
+def worse(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the last measurement says for the first time of a run that goes wrong; rows as `read_metrics` gives them.
+
+    SWD over twice its best says that images leave the data; MS-SSIM nearer to 1 than to the reals' own that all images
+    become one.
+    """
+    found = []
+    for metric, level in (("swd", "average"), ("ms_ssim", "")):
+        series = [row for row in rows if row["metric"] == metric]
+        same = [row for row in series if all(row[name] == series[-1][name] for name in ("protocol", "data"))]
+        values = [row["values"][level] for row in same]
+        if metric == "swd":
+            bad = [value > 2 * min(values[:i], default=math.inf) for i, value in enumerate(values)]
+            text = f"SWD is over twice its best, {min(values, default=0):.4g}"
+        else:
+            bad = [value > (1 + row["reals"][level]) / 2 for value, row in zip(values, same, strict=True)]
+            text = "MS-SSIM nears 1: the images become alike"
+        if bad and bad[-1] and not any(bad[:-1]):
+            good = same[values.index(min(values))]["nimg"] / 1000
+            found.append(f"{text}; it was best at {good:g} kimg, to which --branch with --from-kimg goes back")
+    return found
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import io
 import json
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator
 from progan.schedule import Schedule
 from progan.support.config_io import to_json
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import RunError
 from progan.support.files import DAMAGES, write_whole
 from progan.support.rng import seeded
 
@@ -69,17 +68,6 @@ class TrainState:
         phase = Schedule(schedule, self.config.g.resolution).at(max(0, min(self.nimg, schedule.total_nimg - 1)))
         return {"nimg": self.nimg, "resolution": phase.resolution, "alpha": phase.alpha}
 
-    def start_from(self, networks: Mapping[str, Any]) -> None:
-        """Take over g, d and generator (the moving average), at the first image of the last phase.
-
-        Raises ConfigError when one of them has another configuration.
-        """
-        for name, own in (("g", self.g), ("d", self.d), ("generator", self.g_ema)):
-            if networks[name].config != own.config:
-                raise ConfigError(f"init: {name}.safetensors is of {networks[name].config}, the run of {own.config}")
-            own.load_state_dict(networks[name].state_dict())
-        self.nimg = Schedule(self.config.schedule, self.config.g.resolution).first_full_nimg()
-
     def update_ema(self) -> None:
         """G_ema follows G by one D step, all layers (appendix A.1); batch norm's statistics are averages already."""
         averages, weights = ([*network.parameters()] for network in (self.g_ema, self.g))
@@ -98,7 +86,7 @@ class TrainState:
         }
 
     def save(self, folder: Path) -> Path:
-        """Write a checkpoint, whole or not at all, and drop the oldest. Returns its path.
+        """Write a checkpoint, whole or not at all, and drop those neither new nor to be kept. Returns its path.
 
         Raises UserError when the disk is full; the checkpoints before stay.
         """
@@ -117,33 +105,47 @@ class TrainState:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"checkpoint-{self.nimg:09d}.pt"
         write_whole(path, lambda file: file.write(buffer.getbuffer()))
+        before, keep = 0, self.config.keep_every_nimg
         for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
-            old.unlink(missing_ok=True)
+            nimg = int(old.stem.rpartition("-")[2])
+            if keep and before // keep != nimg // keep:  # the first at or after a multiple
+                before = nimg
+            else:
+                old.unlink(missing_ok=True)
         return path
 
     def load(self, path: Path) -> None:
         """Continue from a checkpoint of the same config; raises RunError when the file is no whole checkpoint."""
+        record = read_checkpoint(path)
         try:
-            with zipfile.ZipFile(path) as file:  # torch.load checks no checksums
-                if bad := file.testzip():
-                    raise ValueError(f"{bad} is damaged")
-            record = torch.load(path, map_location="cpu", weights_only=True)
-            if record["format"] != CHECKPOINT_FORMAT:
-                raise RunError(f"{path}: checkpoint format {record['format']} is not {CHECKPOINT_FORMAT}")
             for name, part in self._parts().items():
                 part.load_state_dict(record[name])
             self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
             self.seconds = record["seconds"]
             self.d_output = record.get("d_output", torch.zeros(())).to(self.d_output.device)  # older runs had none
-        except RunError:
-            raise
-        except FileNotFoundError:
-            raise RunError(f"{path}: no such file; give a checkpoint of a run") from None
         except DAMAGES as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise RunError(
-                f"{path}: not a whole checkpoint of this run ({reason}); delete it to continue from the one before"
-            ) from None
+            raise _no_checkpoint(path, error) from None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `TrainState.save` wrote, on the CPU; raises RunError when the file is no whole checkpoint."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch.load checks no checksums
+            if bad := file.testzip():
+                raise ValueError(f"{bad} is damaged")
+        record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if record["format"] != CHECKPOINT_FORMAT:
+            raise RunError(f"{path}: checkpoint format {record['format']} is not {CHECKPOINT_FORMAT}")
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file; give a checkpoint of a run") from None
+    except DAMAGES as error:
+        raise _no_checkpoint(path, error) from None
+    return record
+
+
+def _no_checkpoint(path: Path, error: Exception) -> RunError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return RunError(f"{path}: not a whole checkpoint of this run ({reason}); delete it to continue from the one before")
 
 
 def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:

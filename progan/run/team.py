@@ -96,7 +96,9 @@ def join_team(device: torch.device) -> Iterator[Team]:
     # Long enough for the first process to measure metrics while the others wait.
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
     yield Team(dist.get_rank(), dist.get_world_size())
-    dist.destroy_process_group()  # not after an error: it would wait for the others
+    # Together: one that leaves while another still writes may be aborted. Not after an error, for that would wait too.
+    dist.barrier()
+    dist.destroy_process_group()
 
 
 def check_shares(config: TrainConfig, size: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from rich.progress import TaskID
+from rich.progress import TaskID, TimeElapsedColumn
 
 from progan.config import TrainConfig
 from progan.data.store.manifest import MANIFEST
@@ -29,7 +29,7 @@ from progan.support.config_io import flat_fields
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, RunError, Stopped, UserError
 from progan.support.files import make_folder, write_json
-from progan.support.progress import ELAPSED, progress_bar
+from progan.support.progress import progress_bar
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores, end_with_parent
 from progan.training import train
@@ -202,7 +202,7 @@ class _Display:
     def __init__(self, experiments: Sequence[Experiment], records: Sequence[Any], quiet: bool) -> None:
         self.experiments, self.quiet = experiments, quiet
         kimg = "{task.completed:.0f} of {task.total:.0f} kimg {task.fields[note]}"
-        self.progress = progress_bar("{task.description}", kimg, ELAPSED, quiet=quiet, transient=False)
+        self.progress = progress_bar("{task.description}", kimg, TimeElapsedColumn, quiet=quiet, transient=False)
         self.console = self.progress.console
         self.tasks: dict[int, TaskID] = {}
         for i, (experiment, record) in enumerate(zip(experiments, records, strict=True)):

@@ -1,6 +1,9 @@
 """Tables in Markdown, for people and for the documents."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rich.console import Console
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, tight: bool = False) -> str:
@@ -18,3 +21,10 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words
 def plus_minus(value: float, spread: float | None, form: str = ".4g", spread_form: str = "") -> str:
     """'12.5 ± 0.25', or '12.5' where there is no spread. spread_form: of the spread, where it is not the value's."""
     return f"{value:{form}}" + ("" if spread is None else f" ± {spread:{spread_form or form}}")
+
+
+def show(text: str, written: Iterable[Path]) -> None:
+    """Print a table, and where it and what belongs to it was written."""
+    console = Console()
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)

@@ -50,6 +50,11 @@ def print_per_resolution(values: Mapping[int, Any]) -> str:
     return ",".join(f"{resolution}:{value}" for resolution, value in values.items())
 
 
+def split_names(names: str) -> list[str]:
+    """'swd, ms_ssim,' -> ['swd', 'ms_ssim'], each once."""
+    return list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+
+
 def value_at(values: Mapping[int, Any], resolution: int) -> Any:
     """The entry of the largest key that is not above `resolution`."""
     return values[max(key for key in values if key <= resolution)]

@@ -5,23 +5,21 @@ import os
 import pickle
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from progan.support.errors import ConfigError, UserError
+from progan.support.errors import ConfigError, RunError, UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows locks nothing here
+    fcntl = None  # type: ignore[assignment]
 
 # What reading a damaged file may raise.
-DAMAGES = (
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
+_OF_PYTHON = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
+DAMAGES = (*_OF_PYTHON, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -66,6 +64,26 @@ def make_folder(field: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{field}: {folder} cannot be made a folder ({error.strerror}); choose another") from None
+
+
+@contextmanager
+def locked(folder: Path, worker: str) -> Iterator[None]:
+    """Make a folder, and let no other process in meanwhile; worker: the command that is at work in it.
+
+    Raises RunError when another is, or when the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); give --out another folder") from None
+    with lock:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise RunError(f"{folder}: another {worker} is at work here; wait for it or stop it") from None
+        yield
 
 
 def sync_folder(folder: Path) -> None:

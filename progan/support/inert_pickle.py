@@ -84,7 +84,8 @@ class _Unpickler(pickle._Unpickler):
             raise self.kind.error(f"{self.where}: refused, for it asks for {asked[:200]!a}, which {self.kind.refused}")
         return _note(known)
 
-    def get_extension(self, code: int) -> None:  # would take what this process once found under the code, unasked
+    # Left alone, it hands out without asking what this process once found under the code.
+    def get_extension(self, code: int) -> None:
         raise ValueError(f"extension code {code}")
 
 

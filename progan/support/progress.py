@@ -7,20 +7,9 @@ from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
-ELAPSED = TimeElapsedColumn
-REMAINING = TimeRemainingColumn
-COUNT = MofNCompleteColumn
 
 T = TypeVar("T")
 
@@ -32,16 +21,16 @@ def progress_bar(
 
     before, after: texts may name fields of the task, "{task.fields[phase]}". transient: it vanishes at the end.
     """
-    columns = [TextColumn(column) if isinstance(column, str) else column() for column in after]
     console = Console(stderr=True, quiet=quiet)
-    disable = quiet or not console.is_terminal
     start = [TextColumn(before)] if before else []
+    columns = [TextColumn(column) if isinstance(column, str) else column() for column in after]
+    disable = quiet or not console.is_terminal
     return Progress(*start, BarColumn(), *columns, console=console, disable=disable, transient=transient)
 
 
 def counted(text: str, stream: Iterable[np.ndarray], total: int, quiet: bool) -> Iterator[np.ndarray]:
     """The stream of batches, its images counted on the screen if that is a terminal."""
-    with progress_bar(text, COUNT, REMAINING, quiet=quiet) as progress:
+    with progress_bar(text, MofNCompleteColumn, TimeRemainingColumn, quiet=quiet) as progress:
         task = progress.add_task("", total=total)
         for images in stream:
             progress.advance(task, len(images))
@@ -51,7 +40,7 @@ def counted(text: str, stream: Iterable[np.ndarray], total: int, quiet: bool) ->
 def with_progress(results: Iterable[T], total: int, what: str = "images") -> Iterator[T]:
     """The results as they come, with a bar on a terminal and now and then a line elsewhere."""
     start = last_line = time.monotonic()
-    with progress_bar("", COUNT, "{task.fields[rate]}", REMAINING, transient=False) as progress:
+    with progress_bar("", MofNCompleteColumn, "{task.fields[rate]}", TimeRemainingColumn, transient=False) as progress:
         task = progress.add_task("", total=total, rate="")
         for done, result in enumerate(results, 1):
             yield result

@@ -20,6 +20,7 @@ class RunFolder:
         self.timing = path / "timing.jsonl"
         self.metrics = path / "metrics.jsonl"
         self.log = path / "log.txt"
+        self.reals = path / "reals.png"
 
     def newest_generator(self) -> Path:
         """The final generator, or the newest snapshot of a run under way; raises RunError if there is none."""

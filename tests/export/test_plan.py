@@ -9,7 +9,8 @@ from torch import nn
 from progan.config import GeneratorConfig
 from progan.export.plan import Activation, Conv, Dense, PixelNorm, ToRgb, UpConv, blend, plan, run_plan, weight_count
 from progan.networks import Generator
-from progan.studies.ablation.rows import ROWS, row_config
+from progan.studies.ablation.rows import ROWS, SCALES
+from progan.studies.rows import row_config
 from progan.support.errors import ConfigError
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -76,7 +77,7 @@ def test_the_plan_is_the_network_at_every_stage(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", sorted({row.name for row in ROWS}))
 def test_the_plan_is_the_network_of_every_row_of_the_ablation(name: str) -> None:
     row = next(row for row in ROWS if row.name == name)
-    config = row_config(row, "small").g
+    config = row_config(row, "small", SCALES, ROWS).g
     torch.manual_seed(0)
     assert_equal_at_every_stage(Generator(config).eval().requires_grad_(False))
 

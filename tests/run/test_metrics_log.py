@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from progan.config import TrainConfig
-from progan.run.metrics_log import plot_metrics, read_metrics
+from progan.run.metrics_log import plot_metrics, read_metrics, worse
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
 from progan.training import train
@@ -86,3 +86,33 @@ def test_a_metric_that_cannot_be_measured_is_refused_before_training(
     with pytest.raises(error, match=message):
         train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
     assert not (tmp_path / "run" / "stats.jsonl").exists() or not (tmp_path / "run" / "stats.jsonl").read_text()
+
+
+def row(metric: str, nimg: int, value: float, **about: Any) -> dict[str, Any]:
+    level = "average" if metric == "swd" else ""
+    return {"metric": metric, "nimg": nimg, "protocol": "p", "data": "d", "values": {level: value}} | about
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([], False),
+        ([30.0], False),
+        ([30.0, 12.0, 23.9], False),
+        ([30.0, 12.0, 24.1], True),
+        ([30.0, 12.0, 24.1, 90.0], False),  # was said before
+    ],
+)
+def test_an_swd_over_twice_its_best_is_said_once(values: list[float], said: bool) -> None:
+    rows = [row("swd", 1000 * i, value) for i, value in enumerate(values, 1)]
+    other = [row("swd", 500, 1.0, protocol="another")]  # does not compare
+    text = "SWD is over twice its best, 12; it was best at 2 kimg, to which --branch with --from-kimg goes back"
+    assert worse(other + rows) == [text] * said
+
+
+def test_images_that_become_alike_are_said_once() -> None:
+    rows = [row("ms_ssim", 1000 * i, value, reals={"": 0.2}) for i, value in enumerate((0.3, 0.59, 0.61, 0.9), 1)]
+    assert worse(rows[:2]) == []
+    (said,) = worse(rows[:3])
+    assert said.startswith("MS-SSIM nears 1: the images become alike; it was best at 1 kimg")
+    assert worse(rows) == []

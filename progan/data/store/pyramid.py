@@ -82,8 +82,10 @@ class ImagePyramid:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What weights say of the data they learned from: hash, count, label_names, source, attribution."""
-        return {name: self.manifest.get(name) for name in ("hash", "count", "label_names", "source", "attribution")}
+        """What weights say of the data they learned from: hash, count, label_names, source in short, attribution."""
+        short = {name: value for name, value in self.manifest["source"].items() if not isinstance(value, list | dict)}
+        about = {name: self.manifest.get(name) for name in ("hash", "count", "label_names", "attribution")}
+        return about | {"source": short}
 
     @property
     def label_dim(self) -> int:

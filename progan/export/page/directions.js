@@ -12,6 +12,7 @@ export function directions(element, {count, limit, onChange}) {
       max: limit,
       step: 0.1,
       value: 0,
+      origin: 0,
       words: signed,
       onInput: changed,
     }),

@@ -12,17 +12,24 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 // A slider with its label and the value in words: {element, input, set(value)}.
-// attributes: of the input; words(value): how the value reads; onInput(value): while the handle moves.
-export function slider({label, words, onInput, ...attributes}) {
+// attributes: of the input; words(value): how the value reads; onInput(value): while the handle moves; origin: where
+// the coloured part of the track begins, at the left end by default.
+export function slider({label, words, onInput, origin, ...attributes}) {
   const input = make("input", {type: "range", ...attributes, input: () => moved()});
   const value = make("output");
   const element = make("label", {class: "slider"}, make("span", {}, label), value, input);
 
   function show() {
-    const {min, max} = input;
-    input.style.setProperty("--fill", max > min ? (input.value - min) / (max - min) : 1);
+    const [from, to] = [origin ?? input.min, input.value].map(share).sort((a, b) => a - b);
+    input.style.setProperty("--from", from);
+    input.style.setProperty("--to", to);
     value.textContent = words(Number(input.value));
     input.setAttribute("aria-valuetext", value.textContent);
+  }
+
+  function share(number) {
+    const {min, max} = input;
+    return max > min ? (number - min) / (max - min) : 1;
   }
 
   function moved() {

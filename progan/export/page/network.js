@@ -49,12 +49,15 @@ function halfToNumber(half) {
   return exponent ? sign * 2 ** (exponent - 25) * (1024 + fraction) : sign * 2 ** -24 * fraction;
 }
 
-// The numbers that the first layer reads: the latent, the class behind it (numbers, one-hot or between two), scaled to unit RMS if the network
+// The numbers that the first layer reads: the latent, the one-hot class behind it, scaled to unit RMS if the network
 // does so; padded with zeros to a multiple of 4.
 export function inputsOf(network, z, label) {
   const inputs = new Float32Array(padded(network.latentDim + network.classes));
   inputs.set(z);
-  if (network.classes) inputs.set(label, network.latentDim);
+  if (network.classes) {
+    if (typeof label === "number") inputs[network.latentDim + label] = 1;
+    else inputs.set(label, network.latentDim);
+  }
   if (network.normalizeLatent) {
     const count = network.latentDim + network.classes;
     let sum = 0;

@@ -16,7 +16,7 @@ export function walk(element, {points, draw, current, onMove}) {
   const play = make("button", {type: "button", class: "main", click: () => (frame ? pause() : start())}, "Play");
   const add = make("button", {type: "button", click: () => change(() => chosen.push(current()))}, "Add this picture");
   const place = slider({
-    label: "Where", min: 0, max: 1, step: "any", value: 0, words: whereabouts, onInput: () => (pause(), move()),
+    label: "Position", min: 0, max: 1, step: "any", value: 0, words: whereabouts, onInput: () => (pause(), move()),
   });
   const speed = slider({
     label: "Speed", min: 0.2, max: 2, step: 0.1, value: 0.5, words: (x) => `${x.toFixed(1)} pictures a second`,
@@ -81,7 +81,7 @@ export function walk(element, {points, draw, current, onMove}) {
     make("p", {class: "buttons"}, play, add),
     make("div", {class: "sliders"}, place.element, speed.element),
   );
-  return {pause, redraw: list};
+  return {pause};
 }
 
 export function roundTrip(points, position) {

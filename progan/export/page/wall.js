@@ -1,4 +1,5 @@
-// wall(element, {count, draw, title, onPick}) -> {pick(number), redraw(), more(count)}: pictures 0, 1, ... side by side.
+// wall(element, {count, draw, title, onPick}) -> {pick(number), redraw(), rename(), more(count)}:
+// pictures 0, 1, ... side by side.
 // draw(canvas, number): paints one; called a few at a time, so that the page stays at hand. title(number): its name.
 // onPick(number): the visitor chose one. One of them is in the tab order; arrows, Home and End go to the others.
 
@@ -18,14 +19,21 @@ export function wall(element, {count, draw, title, onPick}) {
     for (let number = cells.length, end = number + extra; number < end; number++) {
       const canvas = make("canvas", {width: 4, height: 4, "aria-hidden": "true"});
       const button = make("button", {type: "button", tabindex: number ? -1 : 0, click: () => onPick(number)}, canvas);
-      button.title = title(number);
-      button.setAttribute("aria-label", title(number));
-      button.setAttribute("aria-pressed", "false");
+      button.setAttribute("aria-pressed", String(number === chosen));
       cells.push({canvas, button});
+      rename(number);
       list.append(make("li", {}, button));
       waiting.push(number);
     }
     work();
+  }
+
+  function rename(only) {
+    cells.forEach(({button}, number) => {
+      if (only !== undefined && number !== only) return;
+      button.title = title(number);
+      button.setAttribute("aria-label", title(number));
+    });
   }
 
   function redraw() {
@@ -76,5 +84,5 @@ export function wall(element, {count, draw, title, onPick}) {
   }
 
   more(count);
-  return {pick, redraw, more};
+  return {pick, redraw, rename: () => rename(), more};
 }

@@ -109,14 +109,8 @@ def markdown(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mappi
     """The table for people, and below it what its numbers are. Bold is the lowest SWD of a column."""
     columns = _columns(rows)
     lowest = {column: min(_means(rows, column), default=None) for column in columns if column.startswith("swd")}
-    heads = [
-        "row",
-        "what changes",
-        *(value_title(*column.split()) for column in columns),
-        "parameters G / D (M)",
-        "kimg",
-        "minutes",
-    ]
+    titles = [value_title(*column.split()) for column in columns]
+    heads = ["row", "what changes", *titles, "parameters G / D (M)", "kimg", "minutes"]
     lines = []
     for row in rows:
         cells = [row.name, row.about("title").replace("|", "\\|")]

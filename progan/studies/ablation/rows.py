@@ -8,6 +8,7 @@ from typing import Any
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.presets import WHOLE_BATCH
 from progan.studies.rows import Overrides, Row, Scale, lr
+from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 
 SCALES: dict[str, Scale] = {
@@ -128,11 +129,11 @@ ROWS: tuple[Row, ...] = (
 def chosen_rows(names: str, rows: Sequence[Row] = ROWS) -> list[Row]:
     """The rows of "a,b,e*", each once; "all" is every row. Raises ConfigError for an unknown one."""
     known = {row.name: row for row in rows}
-    wanted = list(known) if names.strip() == "all" else [name.strip() for name in names.split(",") if name.strip()]
+    wanted = list(known) if names.strip() == "all" else split_names(names)
     unknown = [name for name in wanted if name not in known]
     if unknown or not wanted:
         raise ConfigError(f"--rows: {', '.join(unknown) or 'none'} not known; use some of {', '.join(known)}, or all")
-    return [known[name] for name in dict.fromkeys(wanted)]
+    return [known[name] for name in wanted]
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -134,7 +134,7 @@ class Study:
                         f"{one.path}: goes up to {one.resolution}x{one.resolution} and the scale {self.scale} needs"
                         f" {resolution}x{resolution}; make a larger data set"
                     )
-            _meter(self.row_measure, "swd,ms_ssim", resolution)  # are there images enough?
+            self.row_measure.meter("swd,ms_ssim", resolution)  # are there images enough?
         if data.channels != reals.channels:
             raise DataError(
                 f"{reals.path}: has {reals.channels} channels and {data.path} has {data.channels}; give data sets alike"
@@ -160,17 +160,29 @@ class Study:
 
 
 @dataclass(frozen=True)
-class RowMeasure:
-    """SWD and MS-SSIM of a finished run's generator against `reals`, over `images` images of each."""
+class _Measure:
+    """Against which reals, over how many images of each set, mirrored or not, and where."""
 
     reals: Path
     images: int
     mirror: bool
     device: str
 
+    def meter(self, metrics: str, resolution: int) -> Meter:
+        reals = Reals(ImagePyramid.open(self.reals), resolution, self.mirror)
+        return Meter(choose(metrics, images=self.images), reals, pick_device(self.device), quiet=True)
+
+    def fakes(self, g: Any, about: dict[str, Any]) -> Iterator[np.ndarray]:
+        g.to(pick_device(self.device))
+        return fakes_of(g, None, self.images, resolution=about["resolution"], alpha=about["alpha"])
+
+
+class RowMeasure(_Measure):
+    """SWD and MS-SSIM of a finished run's generator."""
+
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         g, about = load_network(folder.generator, "generator")
-        results = _meter(self, "swd,ms_ssim", g.config.resolution).measure(_fakes(self, g, about))
+        results = self.meter("swd,ms_ssim", g.config.resolution).measure(self.fakes(g, about))
         lines = [result.as_json() for result in results]
         for line in lines:
             del line["seconds"]  # whose value differs from one time to the next
@@ -178,23 +190,19 @@ class RowMeasure:
 
 
 @dataclass(frozen=True)
-class CurveMeasure:
+class CurveMeasure(_Measure):
     """SWD of every snapshot of a finished run, with the images shown and the seconds trained until then."""
 
-    reals: Path
-    images: int
-    mirror: bool
-    device: str
     snapshot_nimg: int
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         config = json.loads(folder.config.read_text())["config"]
-        meter = _meter(self, "swd", config["g"]["resolution"])
+        meter = self.meter("swd", config["g"]["resolution"])
         times = [json.loads(line) for line in folder.timing.read_text().splitlines()]
         points = []
         for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
             g, about = load_network(path, "generator")
-            (result,) = meter.measure(_fakes(self, g, about))
+            (result,) = meter.measure(self.fakes(g, about))
             seconds = np.interp(about["nimg"], [t["nimg"] for t in times], [t["seconds"] for t in times])
             points.append(
                 {
@@ -206,17 +214,6 @@ class CurveMeasure:
                 }
             )
         return {"points": points, "floor": result.floor}
-
-
-def _meter(measure: RowMeasure | CurveMeasure, metrics: str, resolution: int) -> Meter:
-    device = pick_device(measure.device)
-    reals = Reals(ImagePyramid.open(measure.reals), resolution, measure.mirror)
-    return Meter(choose(metrics, images=measure.images), reals, device, quiet=True)
-
-
-def _fakes(measure: RowMeasure | CurveMeasure, g: Any, about: dict[str, Any]) -> Iterator[np.ndarray]:
-    g.to(pick_device(measure.device))
-    return fakes_of(g, None, measure.images, resolution=about["resolution"], alpha=about["alpha"])
 
 
 def described(path: Path) -> str:

@@ -1,7 +1,6 @@
 """A classifier of handwritten digits, trained on the channels of an MNIST-RGB data set."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import to_float
 from progan.support.errors import DataError
-from progan.support.files import DAMAGES, write_whole
+from progan.support.files import DAMAGES
 from progan.support.rng import data_order, seeded
+from progan.weights import read_weights, write_weights
 
 SIDE = 32  # pixels
 KIND = "digit classifier"
@@ -110,8 +108,7 @@ def classifier_for(data: ImagePyramid, path: Path, recipe: Recipe | None = None)
         return kept
     network, accuracy, held_out = _train(data, recipe)
     about |= {"accuracy": accuracy, "held_out": held_out}
-    content = safetensors_bytes(network.state_dict(), {"progan": json.dumps(about)})
-    write_whole(path, lambda file: file.write(content))
+    write_weights(path, network, about)
     return read_classifier(path)
 
 
@@ -176,16 +173,14 @@ def _read(path: Path, wanted: dict[str, Any]) -> TrainedClassifier | None:
     """The classifier at `path` if its metadata says all that is wanted, else None."""
     try:
         content = path.read_bytes()
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("progan", "{}"))
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        about, tensors = read_weights(path)
         if any(about.get(name) != value for name, value in wanted.items()):
             return None
         with torch.device("meta"):  # no weights are drawn: they are read
             network = DigitClassifier()
         network.load_state_dict(tensors, assign=True)
         accuracy, held_out = float(about["accuracy"]), int(about["held_out"])
-    except (SafetensorError, AttributeError, *DAMAGES):
+    except (AttributeError, *DAMAGES):
         return None
     return TrainedClassifier(
         network.eval().requires_grad_(False), accuracy, held_out, hashlib.sha256(content).hexdigest()
