@@ -55,7 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Ablate, subcommand(name="ablate")]
             | Annotated[Cifar10, subcommand(name="cifar10")]
             | Annotated[Modes, subcommand(name="modes")]
-            | Annotated[Export, subcommand(name="export")]
             | Annotated[Import, subcommand(name="import")],
             prog="progan",
             description="Progressive growing of GANs (Karras et al., ICLR 2018).",

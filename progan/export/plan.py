@@ -113,16 +113,6 @@ def run_plan(p: Plan, z: Tensor, labels: Tensor | None = None) -> dict[int, Tens
 
     z: [N, z_dim], of any length; labels: one-hot [N, label_dim], needed if the plan has labels.
     """
-    return _run(p, z, labels)[0]
-
-
-@torch.no_grad()
-def run_features(p: Plan, z: Tensor, labels: Tensor | None = None) -> Tensor:
-    """The maps after the last operation, [N, C, H, W]. Arguments as for `run_plan`."""
-    return _run(p, z, labels)[1]
-
-
-def _run(p: Plan, z: Tensor, labels: Tensor | None) -> tuple[dict[int, Tensor], Tensor]:
     x = z if labels is None else torch.cat([z, labels], dim=1)
     outputs = {}
     for op in p.operations:
