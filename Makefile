@@ -11,7 +11,9 @@ demo: .venv/for-demo
 	test -e $(DATA)/dataset.json || $(BIN)/progan data create faces --out $(DATA) --count $(FACES) --resolution 32
 	$(BIN)/progan train --preset demo --data $(DATA) --out $(RUN)
 	$(BIN)/progan generate $(RUN) --seeds 0-63 --grid 8x8 --out demo/images
+	$(BIN)/progan export $(RUN) --to web --data $(DATA) --out demo/page.html
 	@echo "64 new faces: demo/images/grid.png; the data: $(RUN)/reals.png; how they grew: $(RUN)/fakes-*.png"
+	@echo "A page to play with them, in any browser: demo/page.html"
 
 test: .venv/for-tests
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4

@@ -23,7 +23,7 @@ class Export:
     out: Path
     """The file; a page of this command is replaced, no other file is."""
     data: Path | None = None
-    """web: the data set of the run, whose author and licence are then named."""
+    """web: the data set of the run, for weights that do not themselves say its author and licence."""
     title: str = "Pictures that never were"
     """web: heading of the page."""
 

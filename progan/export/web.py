@@ -33,13 +33,14 @@ _EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
 def export_page(source: Path, out: Path, *, data: Path | None = None, title: str) -> int:
     """Write the page of a run folder or a weights file; returns its size in bytes.
 
-    It grows as far as the network had. data: the data set it was trained on, whose author and licence the page then
-    names. Replaces a page that this function wrote and no other file. Raises ConfigError for an `out` that it may not
+    It grows as far as the network had. data: the data set it was trained on, whose author and licence the page
+    names; needed only for weights that do not say them. Replaces a page that this function wrote and no other file. Raises ConfigError for an `out` that it may not
     write and a network too large for a browser, RunError for a source that is no generator, and DataError for a data
     set that is none, or not the one of the run.
     """
     check_out(out)
     g, stage = load_generator(source)
+    about = load_network(RunFolder(source).newest_generator() if source.is_dir() else source, "generator")[1]
     p = plan(g, stage["resolution"])
     size = page_bytes(p) / 1e6
     if size > LARGEST_MB:
@@ -47,7 +48,7 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
             f"{source}: this network makes a page of {size:.0f} MB, and browsers open at most {LARGEST_MB} MB; "
             "train one with a smaller fmap_max"
         )
-    manifest = {} if data is None else _manifest(source, data)
+    manifest = about.get("data") or {} if data is None else _manifest(source, about, data)
     names = manifest.get("label_names") or [f"class {number}" for number in range(g.config.label_dim)]
     if len(names) != g.config.label_dim:
         raise DataError(f"{data}: {len(names)} classes, but the network has {g.config.label_dim}; give its own data")
@@ -71,9 +72,9 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
         resolution=stage["resolution"],
         latent_dim=g.config.z_dim,
         class_names=names,
-        nimg=_nimg(source),
+        nimg=about.get("nimg", 0),  # how many pictures it had been shown
         count=manifest.get("count"),
-        data=data is not None,
+        data=bool(manifest),
         credit=manifest.get("attribution") or {},
     )
     write_text(out, page)
@@ -146,15 +147,11 @@ def _json(value: Any) -> Markup:
     return Markup(json.dumps(value, separators=(",", ":")).replace("<", "\\u003c"))
 
 
-def _nimg(source: Path) -> int:
-    """How many pictures the network had been shown; 0 where the file does not say."""
-    path = RunFolder(source).newest_generator() if source.is_dir() else source
-    return int(load_network(path, "generator")[1].get("nimg", 0))
-
-
-def _manifest(source: Path, data: Path) -> dict[str, Any]:
-    """What the data set says about itself; a run folder knows which one is its own."""
+def _manifest(source: Path, about: dict[str, Any], data: Path) -> dict[str, Any]:
+    """What the data set says about itself; the weights or the run folder know which one is their own."""
     manifest = read_manifest(data)
+    if (about.get("data") or manifest)["hash"] != manifest["hash"]:
+        raise DataError(f"{data}: is not the data set that {source} was trained on; give that one, or none")
     config = RunFolder(source).config
     if config.is_file():
         try:

@@ -1,0 +1,229 @@
+"""The exported page, in a browser: the pictures that PyTorch computes, and every widget as a person uses it."""
+
+import base64
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import progan.export.web
+from progan.config import GeneratorConfig
+from progan.export.web import bundle
+from progan.images import to_uint8
+from progan.networks import Generator
+from progan.sampling.images import one_hot, seed_latents
+from progan.weights import save_network
+from tests.command import refused, run
+
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = """--headless --no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-background-networking
+    --disable-component-update --disable-sync --no-first-run --disable-quic""".split()
+NETWORKS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "classes, gray, tanh": {"label_dim": 3, "channels": 1, "output": "tanh", "norm": "batch", "activation": "relu"},
+    "four channels, odd widths": {"channels": 4, "norm": "none", "fmap_base": 150, "fmap_max": 13, "latent_dim": 5},
+}
+CREDIT = {"title": "Faces", "creator": "A. Painter", "licence": "CC BY 4.0", "source": "https://example.org/faces"}
+
+
+def write_generator(path: Path, **fields: Any) -> Generator:
+    """The weights of a generator of 16x16 in which every number is random."""
+    torch.manual_seed(0)
+    g = Generator(GeneratorConfig(**{"resolution": 16, "fmap_base": 256, "fmap_max": 24, **fields}))
+    for name, value in g.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(value, std=0.2)
+    g.eval().requires_grad_(False)
+    data = {"hash": "0" * 64, "count": 12, "label_names": None, "attribution": CREDIT}
+    save_network(path, g, resolution=g.config.resolution, alpha=1.0, nimg=1000, data=data)
+    return g
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Headless Chromium."""
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'progan[dev]'")
+    if not CHROMIUM.exists():
+        pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Any]:
+    """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    wrong: list[str] = []
+
+    def open_page(path: Path, engine: str = "") -> Any:
+        page = context.new_page()
+        page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on(
+            "request",
+            lambda sent: None if sent.url.startswith(("file:", "data:", "blob:")) else wrong.append(sent.url),
+        )
+        page.goto(path.as_uri() + (f"#{engine}" if engine else ""))
+        page.wait_for_selector("html.ready")
+        return page
+
+    yield open_page
+    context.close()
+    assert not wrong
+
+
+def shown(page: Any) -> np.ndarray:
+    """What the large picture shows: uint8 [R, R, 4]."""
+    url = page.evaluate("document.querySelector('#canvas').toDataURL()")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))).convert("RGBA"))
+
+
+def grow(page: Any, position: float) -> None:
+    page.evaluate(
+        "at => { const i = document.querySelector('#growth input'); i.value = at; i.dispatchEvent(new Event('input')); }",
+        position,
+    )
+
+
+def expected(g: Generator, seed: int, resolution: int, alpha: float) -> np.ndarray:
+    labels = one_hot([seed % g.config.label_dim], g.config.label_dim) if g.config.label_dim else None
+    image = to_uint8(g(seed_latents([seed], g.config.z_dim), labels, resolution=resolution, alpha=alpha))[0].numpy()
+    opaque = np.full_like(image[:1], 255)
+    colours = {1: image[[0, 0, 0]], 3: image, 4: image[:3]}[len(image)]
+    return np.concatenate([colours, image[3:] if len(image) == 4 else opaque]).transpose(1, 2, 0)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> int:
+    """The largest difference, where a canvas keeps colours: it stores them multiplied by the opacity."""
+    assert a.shape == b.shape
+    opaque = (a[..., 3:] > 250) & (b[..., 3:] > 250)
+    alpha = np.abs(a[..., 3].astype(int) - b[..., 3]).max()
+    return max(int(alpha), int((np.abs(a.astype(int) - b) * opaque).max()))
+
+
+@pytest.mark.parametrize("engine", ["webgl", "half", "javascript"])
+@pytest.mark.parametrize("fields", NETWORKS.values(), ids=NETWORKS)
+def test_the_page_draws_what_pytorch_draws(
+    fields: dict[str, Any], engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
+) -> None:
+    g = write_generator(tmp_path / "g.safetensors", **fields)
+    assert run(capsys, "export", tmp_path / "g.safetensors", "--to", "web", "--out", tmp_path / "p.html")[0] == 0
+    page = visit(tmp_path / "p.html", engine)
+    name = {"webgl": "WebGL2, ", "half": "WebGL2 with half floats, ", "javascript": "JavaScript, "}[engine]
+    assert page.inner_text("#engine").startswith(name)
+    for index, resolution in enumerate([4, 8, 16]):
+        for alpha in (0.0001, 0.5, 1.0) if index else (1.0,):  # the handle at alpha 0 is the stage before
+            grow(page, index - 1 + alpha if index else 0)
+            want = expected(g, 0, resolution, alpha)
+            assert want[..., :3].std() > 10
+            # Half floats keep eleven bits, through every layer.
+            assert distance(shown(page), want) <= (8 if engine == "half" else 2), (resolution, alpha)
+
+
+@pytest.fixture
+def exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Generator, Path]:
+    """A generator and its page."""
+    g = write_generator(tmp_path / "g.safetensors")
+    assert run(capsys, "export", tmp_path / "g.safetensors", "--to", "web", "--out", tmp_path / "p.html")[0] == 0
+    return g, tmp_path / "p.html"
+
+
+def test_a_visitor_grows_it_chooses_a_face_and_saves_it(exported: tuple[Generator, Path], visit: Any) -> None:
+    g, path = exported
+    page = visit(path)
+    slider = page.locator("#growth input")
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 4, box["y"] + box["height"] / 2)
+    assert shown(page).shape == (4, 4, 4)
+    slider.focus()
+    page.keyboard.press("PageUp")
+    assert page.locator("#growth output").inner_text() == "8 × 8"
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#growth output").inner_text() == "16 × 16 at 5%"
+    assert distance(shown(page), expected(g, 0, 16, 0.05)) <= 2
+    page.keyboard.press("End")
+    page.locator("#wall button").nth(5).click()
+    assert page.inner_text("#title") == "Seed 5"
+    assert distance(shown(page), expected(g, 5, 16, 1.0)) <= 2
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#title") == "Seed 6"
+    with page.expect_download() as waiting:
+        page.click("#save")
+    assert waiting.value.suggested_filename == "seed0006.png"
+    with Image.open(waiting.value.path()) as picture:
+        assert distance(np.asarray(picture.convert("RGBA")), expected(g, 6, 16, 1.0)) <= 2
+
+
+def test_a_visitor_enlarges_follows_directions_and_walks(exported: tuple[Generator, Path], visit: Any) -> None:
+    g, path = exported
+    page = visit(path)
+    page.click("#enlarge")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Escape")
+    assert page.inner_text("#title") == "Seed 1"
+    first = page.locator("#directions input").first
+    first.focus()
+    for _ in range(20):
+        page.keyboard.press("ArrowRight")
+    assert distance(shown(page), expected(g, 1, 16, 1.0)) > 10
+    page.locator("#directions button").click()
+    assert distance(shown(page), expected(g, 1, 16, 1.0)) <= 2
+    page.get_by_role("button", name="Play").click()
+    page.wait_for_function("document.querySelector('#walk input').value > 0.02")
+    page.get_by_role("button", name="Pause").click()
+    assert " to Seed " in page.inner_text("#title")
+    still = page.locator("#walk input").first.input_value()
+    page.wait_for_timeout(100)
+    assert page.locator("#walk input").first.input_value() == still
+    page.locator("#walk ol button").first.click()
+    assert page.locator("#walk ol li").count() == 3
+    page.get_by_role("button", name="Add this picture").click()
+    assert page.locator("#walk ol li").count() == 4
+    assert "A. Painter" in page.inner_text("footer")
+    assert "CC BY 4.0" in page.inner_text("footer")
+
+
+def test_a_visitor_chooses_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any) -> None:
+    g = write_generator(tmp_path / "g.safetensors", label_dim=3)
+    run(capsys, "export", tmp_path / "g.safetensors", "--to", "web", "--out", tmp_path / "p.html")
+    page = visit(tmp_path / "p.html")
+    page.select_option("#class", "2")
+    want = to_uint8(g(seed_latents([0], g.config.z_dim), one_hot([2], 3)))[0].numpy().transpose(1, 2, 0)
+    assert np.abs(shown(page)[..., :3].astype(int) - want).max() <= 2
+
+
+def test_a_page_replaces_a_page_and_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_generator(tmp_path / "g.safetensors")
+    command = ("export", tmp_path / "g.safetensors", "--to", "web", "--out")
+    for _ in range(2):
+        assert run(capsys, *command, tmp_path / "p.html")[0] == 0
+    (tmp_path / "letter.html").write_text("dear")
+    assert "exists and is no page" in refused(capsys, *command, tmp_path / "letter.html")
+    assert (tmp_path / "letter.html").read_text() == "dear"
+    assert "no folder" in refused(capsys, *command, tmp_path / "nowhere" / "p.html")
+
+
+def test_what_is_no_generator_or_too_large_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_generator(tmp_path / "g.safetensors")
+    monkeypatch.setattr(progan.export.web, "LARGEST_MB", 0.01)
+    command = ("--to", "web", "--out", tmp_path / "p.html")
+    assert "makes a page of" in refused(capsys, "export", tmp_path / "g.safetensors", *command)
+    (tmp_path / "text.safetensors").write_text("text")
+    assert "text.safetensors" in refused(capsys, "export", tmp_path / "text.safetensors", *command)
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_the_script_holds_each_module_once_and_no_import() -> None:
+    script = bundle()
+    assert script.count('modules["dom.js"] =') == 1
+    assert "\nimport " not in script
+    assert "\nexport " not in script
