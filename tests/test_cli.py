@@ -306,3 +306,28 @@ def test_a_reader_that_has_enough_is_no_accident() -> None:
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_no_command_writes_over_what_it_did_not_make(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, trained: Path, tmp_path: Path
+) -> None:
+    manifest, weights = data.path / "dataset.json", trained / "generator.safetensors"
+    before = manifest.read_bytes(), weights.read_bytes()
+    film = tmp_path / "mine.webp"
+    film.write_bytes(b"mine")
+    for argv in (
+        ("data", "doctor", data.path, "--report", manifest),
+        ("data", "show", data.path, "--out", manifest),
+        ("import", Path(__file__).parent / "golden" / "official_a.pkl", "--out", trained),
+        ("video", trained, "--out", film, "--seconds", 1),
+    ):
+        assert "is there already; choose another name, or pass --overwrite" in refused(capsys, *argv)
+    assert "config.json is there already" in refused(capsys, "generate", trained, "--out", trained)
+    growth = ("--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    shorter = refused(capsys, "train", "--data", data.path, "--out", trained, *SMALL, *growth, "--total-kimg", 0.02)
+    assert "the run is at 0.06 kimg already, beyond --total-kimg 0.02" in shorter
+    assert (manifest.read_bytes(), weights.read_bytes(), film.read_bytes()) == (*before, b"mine")
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"of before")
+    assert run(capsys, "data", "show", data.path, "--out", sheet, "--overwrite")[0] == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")

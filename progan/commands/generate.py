@@ -30,10 +30,15 @@ class Generate:
     """Classes for a network with labels, 0-9 or 3: one image per seed and class; by default the seed decides."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    overwrite: bool = False
+    """Write over pictures in the folder of a run, a study or a data set."""
 
     def run(self) -> None:
         from progan.sampling.images import write_images
+        from progan.support.files import check_free
 
+        if not self.overwrite:  # elsewhere its pictures may replace those of before
+            check_free("--out", *(self.out / name for name in ("config.json", "study.json", "dataset.json")))
         seeds = parse_numbers("--seeds", self.seeds)
         classes = None if self.labels is None else parse_numbers("--labels", self.labels)
         grid = None if self.grid is None else parse_grid(self.grid)
