@@ -55,6 +55,10 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--total-kimg", "inf"], "--total-kimg: inf is not allowed"),
         (["--stable-kimg", "-1"], "--stable-kimg: -1.0 is not allowed"),
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
+        (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
+        (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--resolution", 1048576], "--resolution: 1048576 is not allowed; use 8192 or less"),
         (["--device", "toaster"], "device: 'toaster' is not on this machine"),
         (["--init", "nowhere"], "nowhere/g.safetensors: no such file"),
         (["--data", "nowhere"], "nowhere: no such folder; create a data set with `progan data create`"),
@@ -331,3 +335,17 @@ def test_no_command_writes_over_what_it_did_not_make(
     sheet.write_bytes(b"of before")
     assert run(capsys, "data", "show", data.path, "--out", sheet, "--overwrite")[0] == 0
     assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seeds", "0-99999999999"),
+        ("--seeds", "1" * 5000),
+        ("--grid", "100000x100000"),
+        ("--grid", "1" * 5000 + "x1"),
+    ],
+)
+def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
+    assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
+    assert not (trained.parent / "large").exists()

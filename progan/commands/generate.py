@@ -9,6 +9,9 @@ from tyro.conf import Positional
 
 from progan.support.errors import ConfigError
 
+MOST_NUMBERS = 1_000_000
+MOST_CELLS = 100_000
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -58,17 +61,25 @@ class Generate:
 def parse_numbers(name: str, text: str) -> list[int]:
     """'0-3,100' -> [0, 1, 2, 3, 100]; raises ConfigError for anything else."""
     numbers: list[int] = []
+    if re.search(r"\d{19}", text):
+        raise ConfigError(f"{name}: a number of over 18 digits is not allowed; use smaller ones")
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise ConfigError(f"{name}: {text!r} is not a list of numbers and rising ranges such as 0-63,100")
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        part_of = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(numbers) + len(part_of) > MOST_NUMBERS:
+            raise ConfigError(f"{name}: {text} are over {MOST_NUMBERS:,} numbers; ask for fewer at a time")
+        numbers += part_of
     return numbers
 
 
 def parse_grid(text: str) -> tuple[int, int]:
     """'8x4' -> (8, 4): columns and rows; raises ConfigError for anything else."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
+    if not match or len(text) > 12:
         raise ConfigError(f"--grid: {text!r} is not COLUMNSxROWS such as 8x8")
-    return int(match[1]), int(match[2])
+    columns, rows = int(match[1]), int(match[2])
+    if columns * rows > MOST_CELLS:
+        raise ConfigError(f"--grid: {text} has over {MOST_CELLS:,} cells; ask for fewer")
+    return columns, rows
