@@ -349,3 +349,24 @@ def test_no_command_writes_over_what_it_did_not_make(
 def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
     assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
     assert not (trained.parent / "large").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("how", ["train --help >/dev/full", "train --help >&-", "data info {data} >&- 2>&-"])
+def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) -> None:
+    command = f"{sys.executable} -m progan {how.format(data=data.path)}"
+    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert process.returncode in (0, 1)
+    assert process.stderr.count("\n") == (process.returncode == 1)
+    assert "Traceback" not in process.stderr
+    assert "Exception" not in process.stderr
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "7"])
+def test_a_narrow_terminal_is_answered(columns: str) -> None:
+    environment = os.environ | {"COLUMNS": columns, "LANG": "C", "PYTHONIOENCODING": "ascii"}
+    for words in (["train", "--dry-run"], ["train", "--help"]):
+        process = subprocess.run(
+            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment
+        )
+        assert (process.returncode, process.stderr) == (0, ""), words

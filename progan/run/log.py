@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import RawIOBase
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,9 +19,9 @@ from progan.run.dry_run import seconds_left
 from progan.run.state import TrainState
 from progan.schedule import Phase
 from progan.support.errors import RunError
-from progan.support.files import write_text
+from progan.support.files import write_text, write_whole
 from progan.support.progress import progress_bar
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, own_source
 
 
 class RunLog:
@@ -35,6 +36,7 @@ class RunLog:
         self.total = state.config.schedule.total_nimg
         for path in (folder.stats, folder.timing):
             cut_after(path, state.nimg)
+        cut_measurements(folder.metrics, state.nimg)
         paths = (folder.stats, folder.timing, folder.log)
         self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
         self.progress = progress_bar("{task.fields[phase]}", "{task.fields[speed]}", TimeElapsedColumn)
@@ -151,3 +153,19 @@ def cut_after(path: Any, nimg: int) -> None:
             break
         kept.append(line + "\n")
     write_text(path, "".join(kept))
+
+
+def cut_measurements(path: Path, nimg: int) -> None:
+    """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if not _measured_after(line, nimg)]
+    if kept != lines:
+        write_whole(path, lambda file: file.writelines(kept))
+
+
+def _measured_after(line: bytes, nimg: int) -> bool:
+    try:
+        row = json.loads(line)
+        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
+    except (ValueError, KeyError, TypeError):
+        return not line.endswith(b"\n")  # cut short by a kill

@@ -14,7 +14,7 @@ from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
 from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
 from progan.support.files import write_whole
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, own_source
 
 
 class RunMetrics:
@@ -35,7 +35,7 @@ class RunMetrics:
         data = self.meter.reals.data
         fakes = fakes_of(g, data, self.images, seed=self.seed, resolution=resolution, alpha=alpha)
         results = self.meter.measure(fakes)
-        append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
+        append(self.folder.metrics, results, own_source(nimg), nimg, self.meter)
         plot_metrics(self.folder)
         return in_one_line(results)
 

@@ -34,3 +34,8 @@ class RunFolder:
     def newest_fakes(self) -> Path:
         """The newest picture of generated images; the path of no file if there is none."""
         return max(self.fakes(), default=self.path / "fakes.png")
+
+
+def own_source(nimg: int) -> str:
+    """What a run calls its generator in metrics.jsonl; `progan evaluate` writes a path there."""
+    return f"generator-{nimg:09d}"
