@@ -20,8 +20,17 @@ from progan.networks import Generator
 from progan.presets import PRESETS
 from progan.weights import save_network
 
-FLAGS = """--headless --no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-background-networking
-    --disable-component-update --disable-sync --no-first-run --disable-quic""".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--enable-unsafe-swiftshader",
+    "--use-angle=swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
 DRAG = """drags => {
   const input = document.querySelector("#directions input");
   const time = (act) => { const start = performance.now(); act(); return performance.now() - start; };

@@ -60,6 +60,10 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--total-kimg", "inf"], "--total-kimg: inf is not allowed"),
         (["--stable-kimg", "-1"], "--stable-kimg: -1.0 is not allowed"),
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
+        (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
+        (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--resolution", 1048576], "--resolution: 1048576 is not allowed; use 8192 or less"),
         (["--device", "toaster"], "device: 'toaster' is not on this machine"),
         (["--init", "nowhere"], "nowhere/g.safetensors: no such file"),
         (["--data", "nowhere"], "nowhere: no such folder; create a data set with `progan data create`"),
@@ -340,3 +344,63 @@ def test_a_reader_that_has_enough_is_no_accident() -> None:
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_no_command_writes_over_what_it_did_not_make(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, trained: Path, tmp_path: Path
+) -> None:
+    manifest, weights = data.path / "dataset.json", trained / "generator.safetensors"
+    before = manifest.read_bytes(), weights.read_bytes()
+    film = tmp_path / "mine.webp"
+    film.write_bytes(b"mine")
+    for argv in (
+        ("data", "doctor", data.path, "--report", manifest),
+        ("data", "show", data.path, "--out", manifest),
+        ("import", Path(__file__).parent / "golden" / "official_a.pkl", "--out", trained),
+        ("video", trained, "--out", film, "--seconds", 1),
+    ):
+        assert "is there already; choose another name, or pass --overwrite" in refused(capsys, *argv)
+    assert "config.json is there already" in refused(capsys, "generate", trained, "--out", trained)
+    growth = ("--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    shorter = refused(capsys, "train", "--data", data.path, "--out", trained, *SMALL, *growth, "--total-kimg", 0.02)
+    assert "the run is at 0.06 kimg already, beyond --total-kimg 0.02" in shorter
+    assert (manifest.read_bytes(), weights.read_bytes(), film.read_bytes()) == (*before, b"mine")
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"of before")
+    assert run(capsys, "data", "show", data.path, "--out", sheet, "--overwrite")[0] == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seeds", "0-99999999999"),
+        ("--seeds", "1" * 5000),
+        ("--grid", "100000x100000"),
+        ("--grid", "1" * 5000 + "x1"),
+    ],
+)
+def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
+    assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
+    assert not (trained.parent / "large").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("how", ["train --help >/dev/full", "train --help >&-", "data info {data} >&- 2>&-"])
+def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) -> None:
+    command = f"{sys.executable} -m progan {how.format(data=data.path)}"
+    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert process.returncode in (0, 1)
+    assert process.stderr.count("\n") == (process.returncode == 1)
+    assert "Traceback" not in process.stderr
+    assert "Exception" not in process.stderr
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "7"])
+def test_a_narrow_terminal_is_answered(columns: str) -> None:
+    environment = os.environ | {"COLUMNS": columns, "LANG": "C", "PYTHONIOENCODING": "ascii"}
+    for words in (["train", "--dry-run"], ["train", "--help"]):
+        process = subprocess.run(
+            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment
+        )
+        assert (process.returncode, process.stderr) == (0, ""), words

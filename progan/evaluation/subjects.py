@@ -72,8 +72,8 @@ def evaluate(
         check_fits(replace(subjects[0], name=str(held_out.path)), held_out)
     if device.type == "cpu":
         keep_freed_memory()
-    make_folder("--out", out)
     meter = Meter(metrics, Reals(data, resolution, mirrored, seed), device, quiet)
+    make_folder("--out", out)
     for subject in subjects:
         results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
         if neighbours:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from progan.config import TrainConfig
+from progan.run.state import checkpoints
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
 from progan.support.errors import ConfigError, RunError, printable
@@ -89,6 +90,14 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
         for name, value in _kept(config, data_hash, init).items()
         if old[name] != value
     ]
+    if config.schedule.total_nimg < before.schedule.total_nimg:
+        saved = checkpoints(folder.checkpoints)
+        nimg = int(saved[-1].stem.rpartition("-")[2]) if saved else 0
+        if nimg > config.schedule.total_nimg:
+            raise RunError(
+                f"{folder.path}: the run is at {nimg / 1000:g} kimg already, beyond --total-kimg"
+                f" {config.schedule.total_nimg / 1000:g}; pass --total-kimg {nimg / 1000:g} or more, or a new --out"
+            )
     if differ:
         raise RunError(f"{folder.path}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
     return config

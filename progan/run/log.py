@@ -19,11 +19,11 @@ from progan.run.dry_run import seconds_left
 from progan.run.state import TrainState
 from progan.schedule import Phase
 from progan.support.errors import RunError, printable
-from progan.support.files import write_text
+from progan.support.files import write_text, write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
 from progan.support.progress import progress_bar
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, own_source
 
 
 class RunLog:
@@ -40,6 +40,7 @@ class RunLog:
         try:
             for path in (folder.stats, folder.timing):
                 cut_after(path, state.nimg)
+            cut_measurements(folder.metrics, state.nimg)
             if folder.log.exists():
                 check_plain(folder.log)
             self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
@@ -166,3 +167,19 @@ def cut_after(path: Path, nimg: int) -> None:
             break
         kept.append(line.decode() + "\n")
     write_text(path, "".join(kept))
+
+
+def cut_measurements(path: Path, nimg: int) -> None:
+    """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if not _measured_after(line, nimg)]
+    if kept != lines:
+        write_whole(path, lambda file: file.writelines(kept))
+
+
+def _measured_after(line: bytes, nimg: int) -> bool:
+    try:
+        row = json.loads(line)
+        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
+    except (ValueError, KeyError, TypeError):
+        return not line.endswith(b"\n")  # cut short by a kill

@@ -18,7 +18,7 @@ from progan.support.errors import RunError, printable
 from progan.support.files import write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, read_plain
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, own_source
 
 
 class _Time(TypedDict):
@@ -61,7 +61,7 @@ class RunMetrics:
         data = self.meter.reals.data
         fakes = fakes_of(g, data, self.images, seed=self.seed, resolution=resolution, alpha=alpha)
         results = self.meter.measure(fakes)
-        append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
+        append(self.folder.metrics, results, own_source(nimg), nimg, self.meter)
         plot_metrics(self.folder)
         return "; ".join([in_one_line(results), *worse(read_metrics(self.folder.metrics))])
 

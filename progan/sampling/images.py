@@ -21,6 +21,8 @@ from progan.weights import load_network
 
 PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
 
+MOST_GRID_PIXELS = 2**29
+
 
 def load_generator(
     source: str | os.PathLike[str], *, resolution: int | None = None, alpha: float | None = None
@@ -106,6 +108,8 @@ def write_images(
         raise ConfigError(
             f"--grid: {grid[0]}x{grid[1]} is too small for {len(jobs)} images; ask for fewer, or more room"
         )
+    if grid is not None and grid[0] * grid[1] * stage["resolution"] ** 2 > MOST_GRID_PIXELS:
+        raise ConfigError(f"--grid: {grid[0]}x{grid[1]} at this resolution is over 2^29 pixels; ask for a smaller one")
     g.to(pick_device(device))
     z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)

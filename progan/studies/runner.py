@@ -287,12 +287,8 @@ def prepare_study(out: Path, facts: dict[str, Any]) -> None:
             before = {"study": facts.get("study"), **read_json(path, dict[str, Any], CONFIG_BYTES)}
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
-        differ = [
-            f"{name} was {before.get(name)} and is now {value}"
-            for name, value in facts.items()
-            if before.get(name) != value
-        ]
-        if differ:
+        other = {name: value for name, value in facts.items() if before.get(name) != value}
+        if differ := [f"{name} was {before.get(name)} and is now {value}" for name, value in other.items()]:
             raise RunError(f"{out}: holds another study ({'; '.join(differ)}); give --out a new folder")
         return
     if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):

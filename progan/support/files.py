@@ -52,6 +52,13 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda file: file.write(text.encode()))
 
 
+def check_free(field: str, *paths: Path) -> None:
+    """Raise ConfigError when one of the paths is taken: no command writes over what it did not make, unasked."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise ConfigError(f"{field}: {path} is there already; choose another name, or pass --overwrite")
+
+
 def make_folder(field: str, folder: Path) -> None:
     """Make a folder and those above it; raises ConfigError naming the field that asked for it when that fails."""
     try:

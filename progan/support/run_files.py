@@ -64,3 +64,8 @@ def _nimg(path: Path) -> float:
             return float(json.loads((file.metadata() or {})["progan"])["nimg"])
     except (SafetensorError, OSError, ValueError, KeyError, TypeError):
         return math.inf  # what is wrong with a damaged file, its reader says
+
+
+def own_source(nimg: int) -> str:
+    """What a run calls its generator in metrics.jsonl; `progan evaluate` writes a path there."""
+    return f"generator-{nimg:09d}"

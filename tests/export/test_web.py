@@ -22,8 +22,17 @@ from progan.weights import save_network
 from tests.command import refused, run
 
 CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = """--headless --no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-background-networking
-    --disable-component-update --disable-sync --no-first-run --disable-quic""".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--enable-unsafe-swiftshader",
+    "--use-angle=swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
 NETWORKS: dict[str, dict[str, Any]] = {
     "paper": {},
     "classes, gray, tanh": {"label_dim": 3, "channels": 1, "output": "tanh", "norm": "batch", "activation": "relu"},
@@ -57,7 +66,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Any]:
-    """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, fails the test."""
+    """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, is a failure."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     wrong: list[str] = []
 
@@ -86,7 +95,11 @@ def shown(page: Any) -> np.ndarray:
 
 def grow(page: Any, position: float) -> None:
     page.evaluate(
-        "at => { const i = document.querySelector('#growth input'); i.value = at; i.dispatchEvent(new Event('input')); }",
+        """at => {
+            const slider = document.querySelector('#growth input');
+            slider.value = at;
+            slider.dispatchEvent(new Event('input'));
+        }""",
         position,
     )
 

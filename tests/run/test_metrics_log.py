@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from progan.config import TrainConfig
+from progan.run.log import cut_measurements
 from progan.run.metrics_log import plot_metrics, read_metrics, worse
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
@@ -86,7 +87,23 @@ def test_a_metric_that_cannot_be_measured_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
-    assert not (tmp_path / "run" / "stats.jsonl").exists() or not (tmp_path / "run" / "stats.jsonl").read_text()
+    assert not (tmp_path / "run").exists()
+
+
+def test_measurements_after_the_checkpoint_are_cut_and_those_of_others_stay(tmp_path: Path) -> None:
+    own = [json.dumps({"source": f"generator-{nimg:09d}", "nimg": nimg}) + "\n" for nimg in (40, 80, 96)]
+    others = [
+        json.dumps({"source": "run/snapshots/generator-000000096.safetensors", "nimg": 96}) + "\n",
+        json.dumps({"source": "pictures", "nimg": None}) + "\n",
+        "[]\n",
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join([*own[:2], *others, own[2], '{"nimg": 96, "met']))
+    cut_measurements(path, 48)
+    assert path.read_text() == "".join([own[0], *others])
+    before = path.stat()
+    cut_measurements(path, 48)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def row(metric: str, nimg: int, value: float, **about: Any) -> dict[str, Any]:

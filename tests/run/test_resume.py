@@ -278,7 +278,11 @@ def test_a_run_killed_in_mid_fade_while_it_wrote_a_line(runner: Runner, straight
 
 
 def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path, float]) -> None:
-    for number, code, nimg, saved in ((signal.SIGTERM, 143, 40, 44), (signal.SIGINT, 130, 90, 93)):
+    for number, code, nimg, saved in (
+        (signal.SIGTERM, 143, 40, 44),
+        (signal.SIGHUP, 129, 60, 64),
+        (signal.SIGINT, 130, 90, 93),
+    ):
         outcome = runner("asked", "--checkpoint-kimg", "0.05", nimg=nimg, signal=number)
         assert outcome.code == code, outcome.text
         assert "and saved; the same command continues" in outcome.text
