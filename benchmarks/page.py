@@ -8,6 +8,7 @@ while the hand moves, "whole_ms" the picture in full. Beside RUN's network that 
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -20,8 +21,17 @@ from progan.networks import Generator
 from progan.presets import PRESETS
 from progan.weights import save_network
 
-FLAGS = """--headless --no-sandbox --enable-unsafe-swiftshader --use-angle=swiftshader --disable-background-networking
-    --disable-component-update --disable-sync --no-first-run --disable-quic""".split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--enable-unsafe-swiftshader",
+    "--use-angle=swiftshader",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--disable-quic",
+]
 DRAG = """drags => {
   const input = document.querySelector("#directions input");
   const time = (act) => { const start = performance.now(); act(); return performance.now() - start; };
@@ -45,7 +55,9 @@ def main() -> None:
         torch.manual_seed(0)
         save_network(folder / "paper-128.safetensors", Generator(PRESETS["paper-128"].config.g))
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        result["machine"] = f"{cpu_name()}, Chromium {browser.version}, software WebGL"
+        result["machine"] = (
+            f"{cpu_name()}, Chromium {browser.version}, software WebGL, load average {os.getloadavg()[0]:.1f}"
+        )
         for source, data in ((args.run, args.data), (folder / "paper-128.safetensors", None)):
             size = export_page(source, folder / "page.html", data=data, title="benchmark")
             rows: dict[str, object] = {"page_mb": round(size / 1e6, 2)}
