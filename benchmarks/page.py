@@ -8,6 +8,7 @@ while the hand moves, "whole_ms" the picture in full. Beside RUN's network that 
 
 import argparse
 import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -54,7 +55,9 @@ def main() -> None:
         torch.manual_seed(0)
         save_network(folder / "paper-128.safetensors", Generator(PRESETS["paper-128"].config.g))
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
-        result["machine"] = f"{cpu_name()}, Chromium {browser.version}, software WebGL"
+        result["machine"] = (
+            f"{cpu_name()}, Chromium {browser.version}, software WebGL, load average {os.getloadavg()[0]:.1f}"
+        )
         for source, data in ((args.run, args.data), (folder / "paper-128.safetensors", None)):
             size = export_page(source, folder / "page.html", data=data, title="benchmark")
             rows: dict[str, object] = {"page_mb": round(size / 1e6, 2)}

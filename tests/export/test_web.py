@@ -2,6 +2,7 @@
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Any]:
-    """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, is a failure."""
+    """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, fails."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     wrong: list[str] = []
 
@@ -94,14 +95,9 @@ def shown(page: Any) -> np.ndarray:
 
 
 def grow(page: Any, position: float) -> None:
-    page.evaluate(
-        """at => {
-            const slider = document.querySelector('#growth input');
-            slider.value = at;
-            slider.dispatchEvent(new Event('input'));
-        }""",
-        position,
-    )
+    """Move the handle of the growth slider."""
+    move = "(handle, at) => { handle.value = at; handle.dispatchEvent(new Event('input')); }"
+    page.locator("#growth input").evaluate(move, position)
 
 
 def expected(g: Generator, seed: int, resolution: int, alpha: float) -> np.ndarray:
@@ -189,7 +185,10 @@ def test_a_visitor_enlarges_follows_directions_and_walks(exported: tuple[Generat
     page.locator("#directions button").click()
     assert distance(shown(page), expected(g, 1, 16, 1.0)) <= 2
     page.get_by_role("button", name="Play").click()
-    page.wait_for_function("document.querySelector('#walk input').value > 0.02")
+    deadline = time.monotonic() + 20
+    while float(page.locator("#walk input").first.input_value()) < 0.02:  # the page's policy forbids wait_for_function
+        assert time.monotonic() < deadline
+        page.wait_for_timeout(50)
     page.get_by_role("button", name="Pause").click()
     assert " to Seed " in page.inner_text("#title")
     still = page.locator("#walk input").first.input_value()
