@@ -33,17 +33,10 @@ _EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
 def export_page(source: Path, out: Path, *, data: Path | None = None, title: str) -> int:
     """Write the page of a run folder or a weights file; returns its size in bytes.
 
-    <<<<<<< HEAD
-        It grows as far as the network had. data: the data set it was trained on, whose author and licence the page
-        names; needed only for weights that do not say them. Replaces a page that this function wrote and no other file.
-        Raises ConfigError for an `out` that it may not write and a network too large for a browser, RunError for a source
-        that is no generator, and DataError for a data set that is none, or not the one of the run.
-    =======
-        It grows as far as the network had. data: the data set it was trained on, whose author and licence the page names;
-        needed only for weights that do not say them. Replaces a page that this function wrote and no other file. Raises
-        ConfigError for an `out` that it may not write and a network too large for a browser, RunError for a source that is
-        no generator, and DataError for a data set that is none, or not the one of the run.
-    >>>>>>> page
+    It grows as far as the network had. data: the data set it was trained on, whose author and licence the page names;
+    needed only for weights that do not say them. Replaces a page that this function wrote and no other file. Raises
+    ConfigError for an `out` that it may not write and a network too large for a browser, RunError for a source that is
+    no generator, and DataError for a data set that is none, or not the one of the run.
     """
     check_out(out)
     g, stage = load_generator(source)
