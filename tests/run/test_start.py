@@ -101,8 +101,8 @@ def test_new_labels_leave_the_function_of_latents_and_images_alone(
     notes = start_from(state, read_start(tmp_path))
     assert notes[1:] == ["begins anew: what the networks know of labels"]
     z, images = torch.randn(4, old.config.g.z_dim), torch.randn(4, 3, 16, 16)
-    torch.testing.assert_close(state.g(z, torch.zeros(4, 3)), old.g(z))
-    torch.testing.assert_close(state.d(images)[0], old.d(images)[0])
+    torch.testing.assert_close(state.g(z, torch.zeros(4, 3)), old.g(z), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state.d(images)[0], old.d(images)[0], rtol=1e-4, atol=1e-4)
     assert state.d(images)[1].shape == (4, 3)
 
 
