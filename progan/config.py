@@ -8,11 +8,17 @@ from progan.support.config_io import (
     FloatAt,
     IntAt,
     check_at_least,
+    check_at_most,
     check_choices,
     check_per_resolution,
     check_resolution,
 )
 from progan.support.errors import ConfigError
+
+# What no honest use meets.
+MOST_MAPS = 2**20
+MOST_NIMG = 10**12
+MOST_BATCH = 2**20
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,7 @@ class NetworkConfig:
             raise ConfigError(f"channels: {self.channels} is not allowed; use 1 to 4")
         check_at_least(0, label_dim=self.label_dim)
         check_at_least(1, fmap_base=self.fmap_base, fmap_max=self.fmap_max)
+        check_at_most(MOST_MAPS, fmap_base=self.fmap_base, fmap_max=self.fmap_max, label_dim=self.label_dim)
 
     def fmaps(self, stage: int) -> int:
         """Feature maps of a stage; the block at resolution 2^r works with fmaps(r - 1) maps (appendix A.1)."""
@@ -124,6 +131,7 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         check_at_least(0, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg)
         check_at_least(1, total_nimg=self.total_nimg)
+        check_at_most(MOST_NIMG, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg, total_nimg=self.total_nimg)
         if self.growing and self.stable_nimg + self.fade_nimg == 0:
             raise ConfigError("stable_nimg, fade_nimg: both are 0; give one of them images, or turn growing off")
         for name in ("batch", "g_lr", "d_lr"):
@@ -132,6 +140,7 @@ class ScheduleConfig:
             for value in values.values():
                 if not 0 < value < math.inf or (name == "batch" and value != int(value)):
                     raise ConfigError(f"{name}: {value} is not allowed; use a number above 0")
+        check_at_most(MOST_BATCH, batch=max(self.batch.values()))
 
 
 @dataclass(frozen=True)
@@ -220,6 +229,7 @@ class TrainConfig:
             metrics_nimg=self.metrics_nimg,
         )
         check_at_least(0, keep_every_nimg=self.keep_every_nimg)
+        check_at_most(MOST_BATCH, d_steps=self.d_steps)
         check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
         check_per_resolution("micro_batch", self.micro_batch)
         for name in ("beta1", "beta2", "ema_decay"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from progan.config import ScheduleConfig
 from progan.support.config_io import value_at
+from progan.support.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,17 @@ class Schedule:
         """The first image at which the block of a resolution is in; 0 without growing."""
         blocks = resolution.bit_length() - 3
         return blocks * (self.config.stable_nimg + self.config.fade_nimg) if self.config.growing else 0
+
+    def check_grows(self) -> None:
+        """Raise ConfigError when the run would end before its last block is in, with networks that are smaller."""
+        full, total = self.first_full_nimg(), self.config.total_nimg
+        if total <= full:
+            end, whole = self.at(total - 1).resolution, self.resolution
+            raise ConfigError(
+                f"total_nimg: {total / 1000:g} kimg end at {end}x{end}, the last block of {whole}x{whole} is in after"
+                f" {full / 1000:g}; pass --total-kimg {(full + max(1, self.config.stable_nimg)) / 1000:g}, a smaller"
+                " --resolution, or smaller --stable-kimg and --fade-kimg"
+            )
 
     def phases(self) -> list[Span]:
         """All phases up to total_nimg, in order."""

@@ -25,6 +25,7 @@ from progan.step import read_reals, train_step
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, Stopped
 from progan.support.malloc import keep_freed_memory
+from progan.support.run_files import RunFolder
 from progan.weights import save_network
 
 
@@ -66,6 +67,8 @@ def train(
     with ExitStack() as stack:
         team = stack.enter_context(join_team(device))
         team.first(lambda: check_shares(config, team.size))
+        if config.metrics:  # refused before the folder is begun
+            team.first(lambda: RunMetrics(config, data, device, RunFolder(Path(out))) and None)
         run = partial(open_run, Path(out), config, data.hash, origin)
         folder, config = team.first(lambda: stack.enter_context(run()))
         state = TrainState.create(config, device)

@@ -3,22 +3,36 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from safetensors import SafetensorError, safe_open
+import torch
+from safetensors import safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
 from progan.networks import Discriminator, Generator
 from progan.support.config_io import from_json, to_json
-from progan.support.errors import ConfigError, RunError
-from progan.support.files import DAMAGES, write_whole
+from progan.support.errors import RunError, printable
+from progan.support.files import write_whole
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import check_plain
 
+MOST_PIXELS = 2**16  # of a side: more than any network has
 NETWORKS: dict[str, tuple[type, Any]] = {
     "generator": (Generator, GeneratorConfig),
     "discriminator": (Discriminator, DiscriminatorConfig),
 }
+
+
+class _About(TypedDict):
+    """What stands in a file beside the weights; other facts are free."""
+
+    kind: str
+    config: dict[str, Any]
+    nimg: NotRequired[int | None]
+    resolution: NotRequired[int]
+    alpha: NotRequired[float]
 
 
 def save_network(path: Path, network: Generator | Discriminator, **facts: Any) -> None:
@@ -35,13 +49,11 @@ def write_weights(path: Path, network: nn.Module, about: Mapping[str, Any]) -> N
 
 
 def read_weights(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    """What write_weights said of the network, None in a file of others, and its tensors; raises any of DAMAGES."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get("progan", "null"))
-            return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    """What write_weights said of the network, {} in a file of others, and its tensors; any error of a damaged file."""
+    check_plain(path)
+    with safe_open(path, framework="pt") as file:
+        about = parse_json((file.metadata() or {}).get("progan", "{}"), dict[str, Any])
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -51,17 +63,25 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     """
     cls, config_cls = NETWORKS[kind]
     try:
-        about, tensors = read_weights(path)
-        if not isinstance(about, dict) or about.get("kind") != kind:
-            raise RunError(f"{path}: these are not the weights of a progan {kind}")
-        network = cls(from_json(config_cls, about.pop("config")))
+        check_plain(path)
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("progan", "{}")
+            if parse_json(text, dict[str, Any]).get("kind") != kind:
+                raise RunError(f"{path}: these are not the weights of a progan {kind}")
+            about: dict[str, Any] = {**parse_json(text, _About)}
+            config = from_json(config_cls, about.pop("config"))
+            _check_stage(config, about)
+            _check_shapes(cls, config, {name: file.get_slice(name).get_shape() for name in file.keys()})  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        network = cls(config)
         network.load_state_dict(tensors)
         network.eval()
+    except RunError:
+        raise
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; give the weights of a {kind}") from None
-    except (ConfigError, *DAMAGES) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RunError(f"{path}: cannot be read as the weights of a progan {kind} ({reason})") from None
+    except Exception as error:  # a damaged file raises almost anything
+        raise RunError(f"{path}: cannot be read as the weights of a progan {kind} ({printable(error)})") from None
     return network, about
 
 
@@ -70,6 +90,25 @@ def read_facts(path: Path) -> dict[str, Any]:
     with safe_open(path, framework="numpy") as file:
         about = json.loads((file.metadata() or {}).get("progan", "{}"))
     return about if isinstance(about, dict) else {}
+
+
+def _check_stage(config: Any, about: dict[str, Any]) -> None:
+    if about.get("resolution", config.resolution) not in config.resolutions:
+        raise ValueError(f"resolution {about['resolution']} is none of the network's")
+    if not 0 <= about.get("alpha", 1.0) <= 1:
+        raise ValueError(f"alpha {about['alpha']} is not between 0 and 1")
+
+
+def _check_shapes(cls: type, config: Any, found: dict[str, list[int]]) -> None:
+    """Raise ValueError unless a network of this configuration has tensors of these shapes; none is made."""
+    if config.resolution > MOST_PIXELS:
+        raise ValueError(f"resolution {printable(config.resolution, 20)} is more than {MOST_PIXELS}")
+    with torch.device("meta"):
+        wanted = {name: list(tensor.shape) for name, tensor in cls(config).state_dict().items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if found.get(name) != wanted.get(name):
+            asks, holds = wanted.get(name, "no such tensor"), found.get(name, "none")
+            raise ValueError(f"its configuration asks for {asks} at {printable(name)}, the file holds {holds}")
 
 
 def load_networks(folder: Path) -> dict[str, Any]:

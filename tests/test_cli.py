@@ -1,5 +1,6 @@
 """The command line: a mistake costs one sentence, exit code 2 and nothing else."""
 
+import json
 import os
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import progan.training
@@ -15,9 +17,12 @@ from progan.commands.generate import parse_grid, parse_numbers
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.presets import PRESETS
+from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.support.errors import ConfigError
+from progan.weights import save_network
 from tests.command import refused, run
+from tests.conftest import MakeConfig, MakeData
 
 
 def console(*argv: object) -> subprocess.CompletedProcess[str]:
@@ -55,6 +60,10 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--total-kimg", "inf"], "--total-kimg: inf is not allowed"),
         (["--stable-kimg", "-1"], "--stable-kimg: -1.0 is not allowed"),
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
+        (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
+        (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--resolution", 1048576], "--resolution: 1048576 is not allowed; use 8192 or less"),
         (["--device", "toaster"], "device: 'toaster' is not on this machine"),
         (["--init", "nowhere"], "nowhere/g.safetensors: no such file"),
         (["--data", "nowhere"], "nowhere: no such folder; create a data set with `progan data create`"),
@@ -69,6 +78,34 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
         start += ["--resolution", 16]
     assert sentence in refused(capsys, "train", *start, "--out", out, *flags)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_a_run_that_would_end_before_its_last_block_is_refused(
+    capsys: pytest.CaptureFixture[str], make_data: MakeData, make_config: MakeConfig, tmp_path: Path, flags: tuple[str]
+) -> None:
+    command = ("train", "--data", make_data(resolution=32).path, "--out", tmp_path / "run", "--device", "cpu", *flags)
+    sentence = refused(capsys, *command, "--total-kimg", 24)
+    assert "total_nimg: 24 kimg end at 32x32, the last block of 32x32 is in after 24; pass --total-kimg 28," in sentence
+    start = TrainState.create(make_config(), torch.device("cpu"))
+    for name, network in (("g", start.g), ("d", start.d), ("generator", start.g_ema)):
+        save_network(tmp_path / f"{name}.safetensors", network)
+    given = refused(capsys, *command, "--init", tmp_path, "--total-kimg", 16)
+    assert "total_nimg: 16 kimg end at 16x16" in given
+    assert not (tmp_path / "run").exists()
+    assert run(capsys, *command, "--dry-run", "--total-kimg", 28)[0] == 0
+
+
+def test_a_run_that_was_begun_too_short_goes_on(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path
+) -> None:
+    command = ["train", "--data", data.path, "--out", tmp_path / "run", *SMALL, "--batch", 4, "--fade-kimg", 0]
+    growth = ["--stable-kimg", 0.008, "--total-kimg", 0.016]
+    assert run(capsys, *command, *growth)[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["config"]["schedule"]["stable_nimg"] = 100
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    assert run(capsys, *command, "--stable-kimg", 0.1, "--total-kimg", 0.02)[0] == 0
 
 
 def test_a_run_needs_data_and_a_folder(capsys: pytest.CaptureFixture[str], data: ImagePyramid, tmp_path: Path) -> None:
@@ -275,7 +312,8 @@ def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trai
 
 def test_a_path_is_printed_in_one_piece(data: ImagePyramid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / ("a-long-name-for-a-run-" * 5)
-    code, _, err = run(capsys, "train", "--data", data.path, "--out", out, *SMALL, "--total-kimg", 0.004, "--batch", 4)
+    growth = ("--total-kimg", 0.004, "--stable-kimg", 0.001, "--fade-kimg", 0)
+    code, _, err = run(capsys, "train", "--data", data.path, "--out", out, *SMALL, *growth, "--batch", 4)
     assert code == 0
     assert str(out / "generator.safetensors") in err  # to be copied from a log
 
@@ -306,3 +344,63 @@ def test_a_reader_that_has_enough_is_no_accident() -> None:
     process.stdout.close()
     _, errors = process.communicate()
     assert (process.returncode, errors) == (1, b"")
+
+
+def test_no_command_writes_over_what_it_did_not_make(
+    capsys: pytest.CaptureFixture[str], data: ImagePyramid, trained: Path, tmp_path: Path
+) -> None:
+    manifest, weights = data.path / "dataset.json", trained / "generator.safetensors"
+    before = manifest.read_bytes(), weights.read_bytes()
+    film = tmp_path / "mine.webp"
+    film.write_bytes(b"mine")
+    for argv in (
+        ("data", "doctor", data.path, "--report", manifest),
+        ("data", "show", data.path, "--out", manifest),
+        ("import", Path(__file__).parent / "golden" / "official_a.pkl", "--out", trained),
+        ("video", trained, "--out", film, "--seconds", 1),
+    ):
+        assert "is there already; choose another name, or pass --overwrite" in refused(capsys, *argv)
+    assert "config.json is there already" in refused(capsys, "generate", trained, "--out", trained)
+    growth = ("--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    shorter = refused(capsys, "train", "--data", data.path, "--out", trained, *SMALL, *growth, "--total-kimg", 0.02)
+    assert "the run is at 0.06 kimg already, beyond --total-kimg 0.02" in shorter
+    assert (manifest.read_bytes(), weights.read_bytes(), film.read_bytes()) == (*before, b"mine")
+    sheet = tmp_path / "sheet.png"
+    sheet.write_bytes(b"of before")
+    assert run(capsys, "data", "show", data.path, "--out", sheet, "--overwrite")[0] == 0
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--seeds", "0-99999999999"),
+        ("--seeds", "1" * 5000),
+        ("--grid", "100000x100000"),
+        ("--grid", "1" * 5000 + "x1"),
+    ],
+)
+def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
+    assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
+    assert not (trained.parent / "large").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("how", ["train --help >/dev/full", "train --help >&-", "data info {data} >&- 2>&-"])
+def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) -> None:
+    command = f"{sys.executable} -m progan {how.format(data=data.path)}"
+    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert process.returncode in (0, 1)
+    assert process.stderr.count("\n") == (process.returncode == 1)
+    assert "Traceback" not in process.stderr
+    assert "Exception" not in process.stderr
+
+
+@pytest.mark.parametrize("columns", ["1", "0", "7"])
+def test_a_narrow_terminal_is_answered(columns: str) -> None:
+    environment = os.environ | {"COLUMNS": columns, "LANG": "C", "PYTHONIOENCODING": "ascii"}
+    for words in (["train", "--dry-run"], ["train", "--help"]):
+        process = subprocess.run(
+            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment
+        )
+        assert (process.returncode, process.stderr) == (0, ""), words

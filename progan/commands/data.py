@@ -64,12 +64,17 @@ class Doctor:
     """A folder of pictures, a .zip or .tar file of pictures, or a data set."""
     report: Path | None = None
     """Also write everything that was found to this JSON file."""
+    overwrite: bool = False
+    """Write over a file that is there."""
     workers: int | None = None
     """Processes; all cores by default."""
 
     def run(self) -> None:
         from progan.data.pictures.doctor import examine, report_table, write_report
+        from progan.support.files import check_free
 
+        if self.report is not None and not self.overwrite:
+            check_free("--report", self.report)
         report = examine(self.src, workers=self.workers)
         if self.report is not None:
             write_report(report, self.report)
@@ -86,11 +91,16 @@ class Show:
     """The picture to write, a PNG file."""
     level: int | None = None
     """Only this resolution; all by default."""
+    overwrite: bool = False
+    """Write over a file that is there."""
 
     def run(self) -> None:
         from progan.data.show import contact_sheet, write_sheet
         from progan.data.store.pyramid import ImagePyramid
+        from progan.support.files import check_free
 
+        if not self.overwrite:
+            check_free("--out", self.out)
         write_sheet(contact_sheet(ImagePyramid.open(self.data), level=self.level), self.out)
         print(f"contact sheet: {self.out}")
 

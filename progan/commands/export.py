@@ -13,18 +13,19 @@ class Export:
     """Write what a run has learned in a form that needs neither progan nor PyTorch.
 
     --to web: one HTML page that draws pictures in the visitor's browser, opened from the disk by double click.
+    --to onnx: one ONNX file with an output for every resolution (pip install "progan[onnx]").
     """
 
     source: Positional[Path]
     """Run folder, or a .safetensors file."""
-    to: Literal["web"]
+    to: Literal["web", "onnx"]
     """Which form."""
     out: Path
     """The file; a page of this command is replaced, no other file is."""
     data: Path | None = None
-    """The data set of the run, for weights that do not themselves say its author and licence."""
+    """web: the data set of the run, for weights that do not themselves say its author and licence."""
     title: str = "Pictures that never were"
-    """Heading of the page."""
+    """web: heading of the page."""
 
     def run(self) -> None:
         match self.to:
@@ -33,3 +34,12 @@ class Export:
 
                 size = export_page(self.source, self.out, data=self.data, title=self.title)
                 Console().print(f"{size / 1e6:.2f} MB: {self.out}; open it in a browser", soft_wrap=True)
+            case "onnx":
+                from progan.export.onnx_file import write_onnx
+                from progan.support.run_files import RunFolder
+                from progan.weights import load_network
+
+                path = RunFolder(self.source).newest_generator() if self.source.is_dir() else self.source
+                g, about = load_network(path, "generator")
+                write_onnx(g.requires_grad_(False), about, self.out)
+                Console().print(f"{self.out.stat().st_size / 1e6:.2f} MB: {self.out}", soft_wrap=True)

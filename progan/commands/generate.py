@@ -9,6 +9,9 @@ from tyro.conf import Positional
 
 from progan.support.errors import ConfigError
 
+MOST_NUMBERS = 1_000_000
+MOST_CELLS = 100_000
+
 
 @dataclass(frozen=True)
 class Generate:
@@ -30,10 +33,15 @@ class Generate:
     """Classes for a network with labels, 0-9 or 3: one image per seed and class; by default the seed decides."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    overwrite: bool = False
+    """Write over pictures in the folder of a run, a study or a data set."""
 
     def run(self) -> None:
         from progan.sampling.images import write_images
+        from progan.support.files import check_free
 
+        if not self.overwrite:  # elsewhere its pictures may replace those of before
+            check_free("--out", *(self.out / name for name in ("config.json", "study.json", "dataset.json")))
         seeds = parse_numbers("--seeds", self.seeds)
         classes = None if self.labels is None else parse_numbers("--labels", self.labels)
         grid = None if self.grid is None else parse_grid(self.grid)
@@ -53,17 +61,25 @@ class Generate:
 def parse_numbers(name: str, text: str) -> list[int]:
     """'0-3,100' -> [0, 1, 2, 3, 100]; raises ConfigError for anything else."""
     numbers: list[int] = []
+    if re.search(r"\d{19}", text):
+        raise ConfigError(f"{name}: a number of over 18 digits is not allowed; use smaller ones")
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if not match or (match[2] and int(match[2]) < int(match[1])):
             raise ConfigError(f"{name}: {text!r} is not a list of numbers and rising ranges such as 0-63,100")
-        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+        part_of = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(numbers) + len(part_of) > MOST_NUMBERS:
+            raise ConfigError(f"{name}: {text} are over {MOST_NUMBERS:,} numbers; ask for fewer at a time")
+        numbers += part_of
     return numbers
 
 
 def parse_grid(text: str) -> tuple[int, int]:
     """'8x4' -> (8, 4): columns and rows; raises ConfigError for anything else."""
     match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if not match:
+    if not match or len(text) > 12:
         raise ConfigError(f"--grid: {text!r} is not COLUMNSxROWS such as 8x8")
-    return int(match[1]), int(match[2])
+    columns, rows = int(match[1]), int(match[2])
+    if columns * rows > MOST_CELLS:
+        raise ConfigError(f"--grid: {text} has over {MOST_CELLS:,} cells; ask for fewer")
+    return columns, rows

@@ -15,13 +15,18 @@ class Import:
     """The official .pkl file with G, D and Gs."""
     out: Path
     """Folder for generator.safetensors (Gs), g.safetensors and d.safetensors."""
+    overwrite: bool = False
+    """Write over files of these names that are there."""
 
     def run(self) -> None:
         from progan.interop.official import read
+        from progan.support.files import check_free, make_folder
         from progan.weights import save_network
 
+        if not self.overwrite:
+            check_free("--out", *(self.out / f"{name}.safetensors" for name in ("generator", "g", "d")))
         snapshot = read(self.snapshot)
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder("--out", self.out)
         resolution = snapshot.g.config.resolution // 2 ** int(snapshot.lod)
         stage = {"nimg": 0, "resolution": resolution, "alpha": 1.0 - snapshot.lod % 1.0}
         for name, network in (("generator", snapshot.gs), ("g", snapshot.g), ("d", snapshot.d)):

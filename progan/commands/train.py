@@ -57,6 +57,8 @@ class Train:
 
     def run(self) -> None:
         from progan.data.store.pyramid import ImagePyramid
+        from progan.schedule import Schedule
+        from progan.support.run_files import RunFolder
         from progan.training import fit_to_data, train
 
         config = self.settled()
@@ -70,6 +72,9 @@ class Train:
         data = None if self.data is None else ImagePyramid.open(self.data)
         if data is not None:
             config = fit_to_data(config, data)
+        begun = self.out is not None and RunFolder(self.out).config.exists()
+        if not begun:  # a run that was begun before this was asked goes on
+            Schedule(config.schedule, config.g.resolution).check_grows()
         if self.dry_run:
             from progan.run.dry_run import plan_table
 

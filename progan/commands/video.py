@@ -47,12 +47,17 @@ class Video:
     """Weight of the newest block, 0 to 1; by default as far as it has faded in."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
+    overwrite: bool = False
+    """Write over a video that is there."""
 
     def run(self) -> None:
         from progan.sampling.video import check_video, write_video
+        from progan.support.files import check_free
         from progan.support.progress import with_progress
 
         check_video(self.out, self.fps)
+        if not self.overwrite:
+            check_free("--out", self.out)
         frames = round(self.seconds * self.fps) if 0 < self.seconds <= LONGEST else 0
         if frames < 2:
             raise ConfigError(

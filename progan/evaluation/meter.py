@@ -17,13 +17,15 @@ from progan.metrics.cache import cached
 from progan.metrics.protocol import Collector, Statistics
 from progan.metrics.suite import Metric, Values, value_title
 from progan.networks import Generator
-from progan.sampling.images import one_hot, sample_batches
+from progan.sampling.images import sample_batches
 from progan.support.errors import DataError, RunError
 from progan.support.files import disk_reason, make_folder
+from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.progress import counted
 from progan.support.rng import keyed_generator, latents
 
 READ_AT_ONCE = 4 * 1024 * 1024  # pixels
+LABELS_AT_ONCE = 1024  # one-hot: of 10,000 classes 40 MB
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,15 @@ def fakes_of(
     snapshots of a run are measured on the same levels.
     """
     z = latents(seed, "measured fakes", 0, count, g.config.z_dim)
-    labels = one_hot([0] * count, g.config.label_dim)
-    if labels is not None:
+    chosen = None
+    if g.config.label_dim:
         if labels_of is None or labels_of.label_dim != g.config.label_dim:
             raise DataError(f"the generator has {g.config.label_dim} labels; give a data set with as many")
-        chosen = torch.randint(len(labels_of), (count,), generator=keyed_generator(seed, "measured labels"))
-        labels = torch.from_numpy(labels_of.read_labels(chosen.numpy()))
-    yield from sample_batches(g, z, labels, resolution=resolution, alpha=alpha, full_size=True)
+        chosen = torch.randint(len(labels_of), (count,), generator=keyed_generator(seed, "measured labels")).numpy()
+    for start in range(0, count, LABELS_AT_ONCE):
+        some = slice(start, start + LABELS_AT_ONCE)
+        labels = None if labels_of is None or chosen is None else torch.from_numpy(labels_of.read_labels(chosen[some]))
+        yield from sample_batches(g, z[some], labels, resolution=resolution, alpha=alpha, full_size=True)
 
 
 def append(record: Path, results: Sequence[Result], name: str, nimg: int | None, meter: Meter) -> None:
@@ -229,7 +233,7 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
     lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
     make_folder("--out", record.parent)
     try:
-        if record.exists() and record.read_bytes()[-1:] not in (b"\n", b""):
+        if record.exists() and read_plain(record, LIST_BYTES)[-1:] not in (b"\n", b""):
             lines = "\n" + lines  # a kill cut the line before short
         with record.open("ab") as file:
             file.write(lines.encode())

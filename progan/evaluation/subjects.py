@@ -1,10 +1,10 @@
 """`progan evaluate`: whose images are measured, the table, metrics.jsonl."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from progan.evaluation.neighbours import IMAGES, measure_neighbours
 from progan.metrics.suite import Metric, value_title
 from progan.networks import Generator
 from progan.support.config_io import from_json
-from progan.support.errors import ConfigError, DataError, RunError
+from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import make_folder
+from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
+from progan.support.plain_files import CONFIG_BYTES
 from progan.support.rng import keyed_generator
 from progan.support.run_files import RunFolder
 from progan.support.workers import images_together, work
@@ -70,8 +72,8 @@ def evaluate(
         check_fits(replace(subjects[0], name=str(held_out.path)), held_out)
     if device.type == "cpu":
         keep_freed_memory()
-    make_folder("--out", out)
     meter = Meter(metrics, Reals(data, resolution, mirrored, seed), device, quiet)
+    make_folder("--out", out)
     for subject in subjects:
         results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
         if neighbours:
@@ -178,11 +180,12 @@ def training_mirrors(source: Path) -> bool | None:
     """Whether the run in this folder, or around this weights file, trains on mirrored images; None if none is known."""
     for folder in (source, source.parent, source.parent.parent):
         path = RunFolder(folder).config
-        if path.is_file():
+        if path.exists():
             try:
-                return from_json(TrainConfig, json.loads(path.read_text())["config"]).mirror
-            except (ValueError, KeyError, TypeError, ConfigError) as error:
-                raise RunError(f"{path}: cannot be read ({error})") from None
+                record = read_json(path, dict[str, Any], CONFIG_BYTES)
+                return from_json(TrainConfig, record.get("config")).mirror
+            except (OSError, ValueError, TypeError, ConfigError) as error:
+                raise RunError(f"{path}: cannot be read ({printable(error)})") from None
     return None
 
 

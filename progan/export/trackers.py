@@ -107,7 +107,7 @@ class Wandb:
     """A run of Weights & Biases, written under `out` and sent nowhere, unless WANDB_MODE says otherwise.
 
     The project is progan, unless WANDB_PROJECT says otherwise. A call that goes on writes another offline folder of
-    the same run; `wandb sync` joins them. The step is the field nimg.
+    the same run, by its id. The step is the field nimg.
     """
 
     def __init__(self, out: Path, name: str, before: dict[str, Any]) -> None:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
 from progan.networks import Discriminator, Generator
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.inert_pickle import Call, InertPickle, as_array
+from progan.support.plain_files import open_plain
 
 N = TypeVar("N", Generator, Discriminator)
 
@@ -116,7 +117,7 @@ def import_array(name: str, array: np.ndarray) -> Tensor:
 def _content(path: Path) -> Any:
     """The value of the pickle, every call in it written down and none made."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             start = file.read(2)
             file.seek(0)
             # Older protocols have no mark to know them by, and the official code never wrote them.
@@ -127,7 +128,7 @@ def _content(path: Path) -> Any:
     except FileNotFoundError:
         raise RunError(f"{path}: there is no such file; pass an official snapshot (.pkl)") from None
     except OSError as error:
-        raise RunError(f"{path}: cannot be read ({error.strerror})") from error
+        raise RunError(f"{path}: cannot be read ({printable(error)})") from error
 
 
 def _is_call(value: Any, name: str) -> bool:

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from progan.metrics.protocol import Statistics
 from progan.support.errors import UserError
 from progan.support.files import write_whole
+from progan.support.plain_files import open_plain
 
 
 def cache_folder() -> Path:
@@ -45,11 +45,12 @@ def cached(key: dict[str, Any], make: Callable[[], Statistics], folder: Path | N
 
 def _read(path: Path, key: str) -> Statistics | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open_plain(path) as file, np.load(file, allow_pickle=False) as arrays:
             if arrays["key"].item() != key:
                 return None
-            return {name: arrays[name] for name in arrays.files if name != "key"}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            found = {name: arrays[name] for name in arrays.files if name != "key"}
+            return found if found and all(array.dtype.kind in "biuf" for array in found.values()) else None
+    except Exception:  # whatever is in it, it is made again
         return None
 
 

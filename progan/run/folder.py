@@ -1,17 +1,19 @@
 """The folder of a run: what it holds, and the rule that one folder is one config on one data set."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from progan.config import TrainConfig
+from progan.run.state import checkpoints
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import locked, write_json
+from progan.support.json_reader import read_json
+from progan.support.plain_files import CONFIG_BYTES
 from progan.support.run_files import RunFolder
 
 # What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
@@ -27,6 +29,12 @@ FREE_FIELDS = (
     "metrics_nimg",
     "metrics_images",
 )
+
+
+class _Record(TypedDict):
+    """What config.json holds, with "data" and "init" in newer runs."""
+
+    config: dict[str, Any]
 
 
 @contextmanager
@@ -58,12 +66,12 @@ def read_config(folder: RunFolder, advice: str) -> tuple[TrainConfig, dict[str, 
     Raises RunError ending with `advice` when there is none or it cannot be read.
     """
     try:
-        record = json.loads(folder.config.read_text())
+        record: dict[str, Any] = {**read_json(folder.config, _Record, CONFIG_BYTES)}
         config = from_json(TrainConfig, record["config"])
     except FileNotFoundError:
         raise RunError(f"{folder.path}: holds no run of progan train; {advice}") from None
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise RunError(f"{folder.config}: cannot be read ({error}); {advice}") from None
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        raise RunError(f"{folder.config}: cannot be read ({printable(error)}); {advice}") from None
     return config, _kept(config, record.get("data"), record.get("init"))
 
 
@@ -82,6 +90,14 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
         for name, value in _kept(config, data_hash, init).items()
         if old[name] != value
     ]
+    if config.schedule.total_nimg < before.schedule.total_nimg:
+        saved = checkpoints(folder.checkpoints)
+        nimg = int(saved[-1].stem.rpartition("-")[2]) if saved else 0
+        if nimg > config.schedule.total_nimg:
+            raise RunError(
+                f"{folder.path}: the run is at {nimg / 1000:g} kimg already, beyond --total-kimg"
+                f" {config.schedule.total_nimg / 1000:g}; pass --total-kimg {nimg / 1000:g} or more, or a new --out"
+            )
     if differ:
         raise RunError(f"{folder.path}: holds a run of another config ({'; '.join(differ)}); give --out a new folder")
     return config

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import RawIOBase
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypedDict
 
 from PIL import Image
 from rich.progress import TimeElapsedColumn
@@ -17,10 +18,12 @@ from progan.images import write_png
 from progan.run.dry_run import seconds_left
 from progan.run.state import TrainState
 from progan.schedule import Phase
-from progan.support.errors import RunError
-from progan.support.files import write_text
+from progan.support.errors import RunError, printable
+from progan.support.files import write_text, write_whole
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
 from progan.support.progress import progress_bar
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, own_source
 
 
 class RunLog:
@@ -33,10 +36,16 @@ class RunLog:
         self.folder = folder
         self.state = state
         self.total = state.config.schedule.total_nimg
-        for path in (folder.stats, folder.timing):
-            cut_after(path, state.nimg)
         paths = (folder.stats, folder.timing, folder.log)
-        self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
+        try:
+            for path in (folder.stats, folder.timing):
+                cut_after(path, state.nimg)
+            cut_measurements(folder.metrics, state.nimg)
+            if folder.log.exists():
+                check_plain(folder.log)
+            self.stats, self.timing, self.log = (path.open("ab", buffering=0) for path in paths)
+        except OSError as error:
+            raise RunError(f"{error.filename}: cannot be used ({printable(error)}); move it away") from None
         self.progress = progress_bar("{task.fields[phase]}", "{task.fields[speed]}", TimeElapsedColumn)
         self.console = self.progress.console
         self.task = self.progress.add_task("", total=self.total, completed=state.nimg, phase="", speed="")
@@ -138,16 +147,39 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def cut_after(path: Any, nimg: int) -> None:
-    """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill."""
+class _Line(TypedDict):
+    nimg: int
+
+
+def cut_after(path: Path, nimg: int) -> None:
+    """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill.
+
+    Raises OSError when the file is no plain one.
+    """
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in read_plain(path, LIST_BYTES).splitlines():
         try:
-            if json.loads(line)["nimg"] > nimg:
+            if parse_json(line, _Line)["nimg"] > nimg:
                 break
-        except (ValueError, KeyError, TypeError):
+        except ValueError:
             break
-        kept.append(line + "\n")
+        kept.append(line.decode() + "\n")
     write_text(path, "".join(kept))
+
+
+def cut_measurements(path: Path, nimg: int) -> None:
+    """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    kept = [line for line in lines if not _measured_after(line, nimg)]
+    if kept != lines:
+        write_whole(path, lambda file: file.writelines(kept))
+
+
+def _measured_after(line: bytes, nimg: int) -> bool:
+    try:
+        row = json.loads(line)
+        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
+    except (ValueError, KeyError, TypeError):
+        return not line.endswith(b"\n")  # cut short by a kill

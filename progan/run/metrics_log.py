@@ -1,9 +1,10 @@
 """Metrics of a run: measured while it trains, read back, drawn."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -13,8 +14,33 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
 from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
+from progan.support.errors import RunError, printable
 from progan.support.files import write_whole
-from progan.support.run_files import RunFolder, read_lines
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, read_plain
+from progan.support.run_files import RunFolder, own_source
+
+
+class _Time(TypedDict):
+    """A line of timing.jsonl."""
+
+    nimg: int
+    seconds: float
+
+
+class _Measured(TypedDict):
+    """A line of metrics.jsonl."""
+
+    nimg: int | None
+    metric: str
+    protocol: str
+    data: str
+    resolution: int
+    mirrored: bool
+    values: dict[str, float]
+    spread: dict[str, float]
+    floor: NotRequired[dict[str, float]]
+    reals: NotRequired[dict[str, float]]
 
 
 class RunMetrics:
@@ -35,7 +61,7 @@ class RunMetrics:
         data = self.meter.reals.data
         fakes = fakes_of(g, data, self.images, seed=self.seed, resolution=resolution, alpha=alpha)
         results = self.meter.measure(fakes)
-        append(self.folder.metrics, results, f"generator-{nimg:09d}", nimg, self.meter)
+        append(self.folder.metrics, results, own_source(nimg), nimg, self.meter)
         plot_metrics(self.folder)
         return "; ".join([in_one_line(results), *worse(read_metrics(self.folder.metrics))])
 
@@ -69,14 +95,30 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A line that a kill cut short is left out.
     """
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in read_lines(path):
-        try:
-            same = (row["nimg"], row["metric"], *(row[name] for name in ("protocol", "data", "resolution", "mirrored")))
-        except KeyError:
-            continue
+    for row in _read_lines(path, _Measured):
         if row["nimg"] is not None:
-            newest[same] = row
+            fields = ("nimg", "metric", "protocol", "data", "resolution", "mirrored")
+            newest[tuple(row[field] for field in fields)] = row
     return sorted(newest.values(), key=lambda row: row["nimg"])
+
+
+def read_times(path: Path) -> tuple[list[int], list[float]]:
+    """Images shown and seconds of training until then, of every whole line of a timing.jsonl."""
+    times = list(_read_lines(path, _Time))
+    return [time["nimg"] for time in times], [time["seconds"] for time in times]
+
+
+def _read_lines(path: Path, kind: type[Any]) -> Iterator[dict[str, Any]]:
+    """The lines that are whole; raises RunError when the file is there and cannot be read."""
+    try:
+        content = read_plain(path, LIST_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({printable(error)}); move it away") from None
+    for line in content.splitlines():
+        with suppress(ValueError):
+            yield parse_json(line, kind)
 
 
 def plot_metrics(folder: RunFolder) -> Path | None:
@@ -92,13 +134,13 @@ def plot_metrics(folder: RunFolder) -> Path | None:
     names = list(dict.fromkeys((row["metric"], row["protocol"], row["data"]) for row in rows))
     if not names:
         return None
-    times = read_lines(folder.timing)
+    shown, seconds = read_times(folder.timing)
     figure = Figure(figsize=(11, 3.6 * len(names)), layout="constrained")
     axes = figure.subplots(len(names), 2, squeeze=False, sharey="row")
     for (left, right), name in zip(axes, names, strict=True):
         chosen = [row for row in rows if (row["metric"], row["protocol"], row["data"]) == name]
         nimg = np.array([row["nimg"] for row in chosen])
-        hours = np.interp(nimg, [t["nimg"] for t in times], [t["seconds"] / 3600 for t in times]) if times else None
+        hours = np.interp(nimg, shown, seconds) / 3600 if shown else None
         unit = (60, "minutes") if hours is not None and hours.max() < 2 else (1, "hours")
         spent = None if hours is None else hours * unit[0]
         for axis, x, label in ((left, nimg / 1000, "kimg"), (right, spent, f"{unit[1]} of training")):
@@ -116,7 +158,7 @@ def plot_metrics(folder: RunFolder) -> Path | None:
 def _lines(axis: Any, x: np.ndarray, rows: Iterable[dict[str, Any]]) -> None:
     rows = list(rows)
     for level in rows[0]["values"]:
-        values = [row["values"][level] for row in rows]
+        values = [row["values"].get(level, math.nan) for row in rows]
         errors = [row["spread"].get(level, 0.0) for row in rows]
         width = 2.5 if level == "average" else 1.2
         label = level or "generated"

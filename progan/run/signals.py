@@ -8,7 +8,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, for the loop to end in its own time; a second one ends it at once."""
+    """Collect SIGINT, SIGTERM and SIGHUP in a list, for the loop to end in its own time; a second one ends it at once.
+
+    What the shell ignores stays ignored, SIGHUP under nohup.
+    """
     caught: list[int] = []
 
     def handle(signum: int, frame: object) -> None:
@@ -19,7 +22,8 @@ def stop_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {n: signal.signal(n, handle) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield caught
     finally:

@@ -1,11 +1,12 @@
 """What a run has learned, how it is saved and how it is read back, to the bit (appendix A.1)."""
 
+import hashlib
 import io
 import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +16,13 @@ from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator
 from progan.schedule import Schedule
 from progan.support.config_io import to_json
-from progan.support.errors import RunError
-from progan.support.files import DAMAGES, write_whole
+from progan.support.errors import RunError, printable
+from progan.support.files import write_whole
+from progan.support.plain_files import open_plain
 from progan.support.rng import seeded
 
 CHECKPOINT_FORMAT = 1
+CHECKSUM = b"progan sha256 "  # begins the comment of the archive, its last bytes; 64 digits follow
 KEPT_CHECKPOINTS = 2  # the newest, and the one before in case a disk fails under it
 
 
@@ -104,7 +107,7 @@ class TrainState:
         torch.save(record, buffer)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"checkpoint-{self.nimg:09d}.pt"
-        write_whole(path, lambda file: file.write(buffer.getbuffer()))
+        write_whole(path, lambda file: _write_sealed(file, buffer.getbuffer()))
         before, keep = 0, self.config.keep_every_nimg
         for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
             nimg = int(old.stem.rpartition("-")[2])
@@ -122,30 +125,76 @@ class TrainState:
                 part.load_state_dict(record[name])
             self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
             self.seconds = record["seconds"]
+            self._check()
             self.d_output = record.get("d_output", torch.zeros(())).to(self.d_output.device)  # older runs had none
-        except DAMAGES as error:
+        except Exception as error:  # a damaged file raises almost anything
             raise _no_checkpoint(path, error) from None
+
+    def _check(self) -> None:
+        """Raise ValueError for what a checkpoint of this run cannot hold and PyTorch does not look at."""
+        numbers = type(self.nimg) is type(self.steps) is int and type(self.seconds) is float
+        if not (numbers and self.nimg >= 0 and self.steps >= 0):
+            raise ValueError("its position is no number")
+        scalars = [self.d_output, *self.sums.values()]
+        if not all(isinstance(value, Tensor) and value.shape == () for value in scalars):
+            raise ValueError("its sums are no numbers")
+        for optimizer in (self.g_optimizer, self.d_optimizer):
+            for weight, kept in optimizer.state.items():
+                if any(kept[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
+                    raise ValueError("its optimizers are those of other networks")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """What `TrainState.save` wrote, on the CPU; raises RunError when the file is no whole checkpoint."""
     try:
-        with zipfile.ZipFile(path) as file:  # torch.load checks no checksums
-            if bad := file.testzip():
-                raise ValueError(f"{bad} is damaged")
-        record: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with open_plain(path) as file:
+            _check_seal(file)
+            record: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if record["format"] != CHECKPOINT_FORMAT:
-            raise RunError(f"{path}: checkpoint format {record['format']} is not {CHECKPOINT_FORMAT}")
+            raise ValueError(f"format {record['format']} is not {CHECKPOINT_FORMAT}")
     except FileNotFoundError:
         raise RunError(f"{path}: no such file; give a checkpoint of a run") from None
-    except DAMAGES as error:
+    except Exception as error:  # a damaged file raises almost anything
         raise _no_checkpoint(path, error) from None
     return record
 
 
 def _no_checkpoint(path: Path, error: Exception) -> RunError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return RunError(f"{path}: not a whole checkpoint of this run ({reason}); delete it to continue from the one before")
+    return RunError(
+        f"{path}: not a whole checkpoint of this run ({printable(error)}); delete it to continue from the one before"
+    )
+
+
+def _write_sealed(file: BinaryIO, archive: memoryview) -> None:
+    """Write a zip archive with the checksum of all its bytes as its comment."""
+    length = len(CHECKSUM) + 64
+    # Without a comment the archive ends with the length of one.
+    body = (archive[:-2], length.to_bytes(2, "little"), CHECKSUM)
+    digest = hashlib.sha256()
+    for part in body:
+        digest.update(part)
+        file.write(part)
+    file.write(digest.hexdigest().encode())
+
+
+def _check_seal(file: BinaryIO) -> None:
+    """Raise ValueError unless every byte is what was written; of an older checkpoint only the content is checked."""
+    with zipfile.ZipFile(file) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("it is packed")  # PyTorch packs nothing, and what is packed may grow without bound
+        seal = archive.comment
+        if not seal and (bad := archive.testzip()):  # torch.load checks no checksums
+            raise ValueError(f"{bad} is damaged")
+    if seal:
+        left = file.seek(0, io.SEEK_END) - 64
+        digest = hashlib.sha256()
+        file.seek(0)
+        while part := file.read(min(left, 2**20)):
+            digest.update(part)
+            left -= len(part)
+        if seal != CHECKSUM + digest.hexdigest().encode():
+            raise ValueError("its checksum is wrong")
+    file.seek(0)
 
 
 def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:

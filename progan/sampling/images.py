@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
@@ -19,6 +20,8 @@ from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
 PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
+
+MOST_GRID_PIXELS = 2**29
 
 
 def load_generator(
@@ -46,7 +49,7 @@ def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
 
 def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
     """float32 [N, label_dim], or None for a network without labels."""
-    return torch.eye(label_dim)[list(classes)] if label_dim else None
+    return F.one_hot(torch.tensor(classes), label_dim).float() if label_dim else None
 
 
 def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:
@@ -105,6 +108,8 @@ def write_images(
         raise ConfigError(
             f"--grid: {grid[0]}x{grid[1]} is too small for {len(jobs)} images; ask for fewer, or more room"
         )
+    if grid is not None and grid[0] * grid[1] * stage["resolution"] ** 2 > MOST_GRID_PIXELS:
+        raise ConfigError(f"--grid: {grid[0]}x{grid[1]} at this resolution is over 2^29 pixels; ask for a smaller one")
     g.to(pick_device(device))
     z = seed_latents([seed for seed, _ in jobs], g.config.z_dim)
     labels = one_hot([label or 0 for _, label in jobs], g.config.label_dim)

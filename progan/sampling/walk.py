@@ -10,7 +10,7 @@ from torch import Tensor
 
 from progan.images import make_grid
 from progan.networks import Generator, check_stage
-from progan.sampling.images import sample, seed_latents
+from progan.sampling.images import one_hot, sample, seed_latents
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError
 from progan.support.rng import latents
@@ -76,15 +76,15 @@ def walk_frames(
     labels = None  # [frames, cells, classes]
     if seeds is None:
         z = random_walk(seed, cells, frames, g.config.z_dim, smoothing)
-        if classes:
-            labels = torch.eye(classes)[torch.arange(cells) % classes].expand(frames, -1, -1)
+        of_cells = one_hot([cell % max(1, classes) for cell in range(cells)], classes)
+        labels = None if of_cells is None else of_cells.expand(frames, -1, -1)
     elif len(seeds) < 2:
         raise ConfigError("--seeds: a round trip needs at least two images, such as 3,7,12")
     else:
         points = seed_latents(seeds, g.config.z_dim)
         z = torch.stack([round_trip(points, frames, cell) for cell in range(cells)], dim=1)
-        if classes:
-            of_seeds = torch.eye(classes)[[s % classes for s in seeds]]
+        of_seeds = one_hot([s % max(1, classes) for s in seeds], classes)
+        if of_seeds is not None:
             labels = torch.stack([_cross_fade(of_seeds, frames, cell) for cell in range(cells)], dim=1)
     g.to(pick_device(device))
     for start in range(0, frames, FRAMES_AT_ONCE):

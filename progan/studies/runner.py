@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 from rich.progress import TaskID, TimeElapsedColumn
@@ -27,8 +27,10 @@ from progan.run.folder import FREE_FIELDS
 from progan.run.log import duration
 from progan.support.config_io import flat_fields
 from progan.support.device import pick_device
-from progan.support.errors import ConfigError, RunError, Stopped, UserError
+from progan.support.errors import ConfigError, RunError, Stopped, UserError, printable
 from progan.support.files import make_folder, write_json
+from progan.support.json_reader import parse_json, read_json
+from progan.support.plain_files import CONFIG_BYTES, open_plain
 from progan.support.progress import progress_bar
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores, end_with_parent
@@ -78,10 +80,19 @@ class Experiment:
     def record(self) -> dict[str, Any] | None:
         """The record of before, if it is whole and of the same key."""
         try:
-            saved = json.loads((self.folder / self.result).read_text())
-            return dict(saved["record"]) if saved["key"] == self.key() else None
-        except (OSError, ValueError, KeyError, TypeError):
+            saved = read_json(self.folder / self.result, _Saved, CONFIG_BYTES)
+            return saved["record"] if saved["key"] == self.key() else None
+        except (OSError, ValueError):
             return None
+
+
+class _Saved(TypedDict):
+    key: dict[str, Any]
+    record: dict[str, Any]
+
+
+class _Line(TypedDict):
+    nimg: int
 
 
 def run_experiments(
@@ -253,11 +264,11 @@ class _Display:
 def trained_nimg(folder: RunFolder) -> int:
     """How far a run is, from the last whole line of its stats; 0 before the first."""
     try:
-        with folder.stats.open("rb") as file:
+        with open_plain(folder.stats) as file:
             file.seek(max(0, folder.stats.stat().st_size - 4096))
             lines = file.read().split(b"\n")
-        return int(json.loads(lines[-2])["nimg"]) if len(lines) > 1 else 0
-    except (OSError, ValueError, KeyError, IndexError):
+        return parse_json(lines[-2], _Line)["nimg"] if len(lines) > 1 else 0
+    except (OSError, ValueError):
         return 0
 
 
@@ -273,15 +284,11 @@ def prepare_study(out: Path, facts: dict[str, Any]) -> None:
     path = out / "study.json"
     if path.exists():
         try:
-            before = {"study": facts.get("study"), **json.loads(path.read_text())}  # older folders do not say which
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
-        differ = [
-            f"{name} was {before.get(name)} and is now {value}"
-            for name, value in facts.items()
-            if before.get(name) != value
-        ]
-        if differ:
+            before = {"study": facts.get("study"), **read_json(path, dict[str, Any], CONFIG_BYTES)}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
+        other = {name: value for name, value in facts.items() if before.get(name) != value}
+        if differ := [f"{name} was {before.get(name)} and is now {value}" for name, value in other.items()]:
             raise RunError(f"{out}: holds another study ({'; '.join(differ)}); give --out a new folder")
         return
     if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):

@@ -11,10 +11,13 @@ C = TypeVar("C")
 
 IntAt = dict[int, int]  # a value from each resolution up; the command line writes 16 or 4:128,32:64
 FloatAt = dict[int, float]
+LARGEST_RESOLUTION = 8192
 
 
 def check_resolution(name: str, resolution: int) -> None:
-    """Raise ConfigError unless `resolution` is a power of two from 4 up."""
+    """Raise ConfigError unless `resolution` is a power of two from 4 up, and one that some machine can hold."""
+    if resolution > LARGEST_RESOLUTION:
+        raise ConfigError(f"{name}: {resolution} is not allowed; use {LARGEST_RESOLUTION} or less")
     if resolution < 4 or resolution & (resolution - 1):
         raise ConfigError(f"{name}: {resolution} is not a power of two from 4 up; use 4, 8, 16, 32, 64, ...")
 
@@ -32,6 +35,13 @@ def check_at_least(low: float, **fields: float) -> None:
     for name, value in fields.items():
         if not value >= low:
             raise ConfigError(f"{name}: {value} is not allowed; use {low} or more")
+
+
+def check_at_most(high: float, **fields: float) -> None:
+    """Raise ConfigError for a field above `high`, which no honest use meets."""
+    for name, value in fields.items():
+        if value > high:
+            raise ConfigError(f"{name}: {value} is not allowed; use {high:,} or less")
 
 
 def parse_per_resolution(text: str, kind: type) -> dict[int, Any]:

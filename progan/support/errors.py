@@ -26,3 +26,16 @@ class Stopped(Exception):
 
     def __str__(self) -> str:
         return f"signal {self.signum}"
+
+
+def printable(what: object, most: int = 200) -> str:
+    """A text from outside, or what an error says, as one line without control characters, of at most `most` letters.
+
+    An error of the system says its reason alone.
+    """
+    text = getattr(what, "strerror", None) or str(what)
+    line = next((line for line in text[: 2 * most].splitlines() if line.strip()), "").strip()
+    if not line and isinstance(what, BaseException):
+        line = type(what).__name__
+    line = "".join(letter if letter.isprintable() else "?" for letter in line)
+    return line if len(line) <= most else line[: most - 1] + "…"

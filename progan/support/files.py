@@ -2,9 +2,7 @@
 
 import json
 import os
-import pickle
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,6 @@ try:
     import fcntl
 except ImportError:  # Windows locks nothing here
     fcntl = None  # type: ignore[assignment]
-
-# What reading a damaged file may raise.
-_OF_PYTHON = (EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError)
-DAMAGES = (*_OF_PYTHON, pickle.UnpicklingError, zipfile.BadZipFile)
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -56,6 +50,13 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
     write_whole(path, lambda file: file.write(text.encode()))
+
+
+def check_free(field: str, *paths: Path) -> None:
+    """Raise ConfigError when one of the paths is taken: no command writes over what it did not make, unasked."""
+    for path in paths:
+        if os.path.lexists(path):
+            raise ConfigError(f"{field}: {path} is there already; choose another name, or pass --overwrite")
 
 
 def make_folder(field: str, folder: Path) -> None:

@@ -1,8 +1,11 @@
 """Where a run keeps its files."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError, safe_open
 
 from progan.support.errors import RunError
 
@@ -23,10 +26,12 @@ class RunFolder:
         self.reals = path / "reals.png"
 
     def newest_generator(self) -> Path:
-        """The final generator, or the newest snapshot of a run under way; raises RunError if there is none."""
-        if self.generator.exists():
+        """The final generator, or a newer snapshot of a run under way; raises RunError if there is neither."""
+        snapshots = sorted(self.snapshots.glob("generator-*.safetensors"))
+        # A run that was finished once and then lengthened has both.
+        if self.generator.exists() and (not snapshots or _nimg(self.generator) >= _nimg(snapshots[-1])):
             return self.generator
-        if snapshots := sorted(self.snapshots.glob("generator-*.safetensors")):
+        if snapshots:
             return snapshots[-1]
         raise RunError(f"{self.path}: holds no generator yet; give a run folder of progan train or a .safetensors file")
 
@@ -50,3 +55,17 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def _nimg(path: Path) -> float:
+    """How far the training of these weights was; of weights that do not say, further than any that do."""
+    try:
+        with safe_open(path, framework="np") as file:
+            return float(json.loads((file.metadata() or {})["progan"])["nimg"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return math.inf  # what is wrong with a damaged file, its reader says
+
+
+def own_source(nimg: int) -> str:
+    """What a run calls its generator in metrics.jsonl; `progan evaluate` writes a path there."""
+    return f"generator-{nimg:09d}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import progan.evaluation.meter
 from progan.config import GeneratorConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, append, fakes_of
@@ -93,6 +94,18 @@ def test_labels_are_drawn_from_the_data(make_data: MakeData, monkeypatch: pytest
     assert (labels.sum(0) > 70).all()
     with pytest.raises(DataError, match="3 labels"):
         next(fakes_of(g, make_data("plain", count=9, resolution=8), 4))
+
+
+def test_labels_are_read_a_part_at_a_time(make_data: MakeData, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_data(count=9, resolution=8, labels=3)
+    g = Generator(GeneratorConfig(resolution=8, fmap_base=32, fmap_max=16, label_dim=3))
+    together = whole(fakes_of(g, data, 200))
+    monkeypatch.setattr(progan.evaluation.meter, "LABELS_AT_ONCE", 64)
+    asked: list[int] = []
+    read = data.read_labels
+    monkeypatch.setattr(data, "read_labels", lambda chosen: (asked.append(len(chosen)), read(chosen))[1])
+    assert np.array_equal(whole(fakes_of(g, data, 200)), together)
+    assert asked == [64, 64, 64, 8]
 
 
 def test_a_meter_gives_every_metric_with_spread_and_floor(faces: ImagePyramid, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from progan.config import TrainConfig
+from progan.run.log import cut_measurements
 from progan.run.metrics_log import plot_metrics, read_metrics, worse
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
@@ -52,13 +53,14 @@ def test_a_run_that_goes_on_measures_the_same_again(measured: TrainConfig, make_
 
 
 def test_only_the_newest_of_equal_measurements_counts(tmp_path: Path) -> None:
-    row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False, "values": 1}
-    other = row | {"nimg": 4, "values": 2}
-    again = row | {"values": 3}
+    row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False}
+    row |= {"values": {"": 1}, "spread": {}}
+    other = row | {"nimg": 4, "values": {"": 2}}
+    again = row | {"values": {"": 3}}
     file = row | {"nimg": None}
     lines = [json.dumps(line) for line in (row, other, file, again)]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*lines[:2], '{"nimg": 8, "met', "[]", *lines[2:]]))
-    assert [found["values"] for found in read_metrics(tmp_path / "metrics.jsonl")] == [2, 3]
+    assert [found["values"][""] for found in read_metrics(tmp_path / "metrics.jsonl")] == [2, 3]
     assert read_metrics(tmp_path / "none.jsonl") == []
 
 
@@ -85,7 +87,23 @@ def test_a_metric_that_cannot_be_measured_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
-    assert not (tmp_path / "run" / "stats.jsonl").exists() or not (tmp_path / "run" / "stats.jsonl").read_text()
+    assert not (tmp_path / "run").exists()
+
+
+def test_measurements_after_the_checkpoint_are_cut_and_those_of_others_stay(tmp_path: Path) -> None:
+    own = [json.dumps({"source": f"generator-{nimg:09d}", "nimg": nimg}) + "\n" for nimg in (40, 80, 96)]
+    others = [
+        json.dumps({"source": "run/snapshots/generator-000000096.safetensors", "nimg": 96}) + "\n",
+        json.dumps({"source": "pictures", "nimg": None}) + "\n",
+        "[]\n",
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join([*own[:2], *others, own[2], '{"nimg": 96, "met']))
+    cut_measurements(path, 48)
+    assert path.read_text() == "".join([own[0], *others])
+    before = path.stat()
+    cut_measurements(path, 48)
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def row(metric: str, nimg: int, value: float, **about: Any) -> dict[str, Any]:

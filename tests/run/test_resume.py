@@ -278,7 +278,11 @@ def test_a_run_killed_in_mid_fade_while_it_wrote_a_line(runner: Runner, straight
 
 
 def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path, float]) -> None:
-    for number, code, nimg, saved in ((signal.SIGTERM, 143, 40, 44), (signal.SIGINT, 130, 90, 93)):
+    for number, code, nimg, saved in (
+        (signal.SIGTERM, 143, 40, 44),
+        (signal.SIGHUP, 129, 60, 64),
+        (signal.SIGINT, 130, 90, 93),
+    ):
         outcome = runner("asked", "--checkpoint-kimg", "0.05", nimg=nimg, signal=number)
         assert outcome.code == code, outcome.text
         assert "and saved; the same command continues" in outcome.text
@@ -325,8 +329,8 @@ def test_a_disk_too_full_for_a_line_ends_a_run_with_a_sentence(runner: Runner, s
 
 
 def test_a_shorter_run_can_be_lengthened(runner: Runner, straight: tuple[Path, float]) -> None:
-    assert runner("longer", "--total-kimg", "0.06").code == 0  # six lines of 10
-    assert nimg_of(checkpoints(runner.folder / "longer" / "checkpoints")[-1]) == 60
+    assert runner("longer", "--total-kimg", "0.1").code == 0  # ten lines of 10
+    assert nimg_of(checkpoints(runner.folder / "longer" / "checkpoints")[-1]) == 102
     assert runner("longer").code == 0
     check_state(runner.folder / "longer", straight[0])
     assert (runner.folder / "longer" / "stats.jsonl").read_bytes() == (straight[0] / "stats.jsonl").read_bytes()

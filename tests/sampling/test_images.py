@@ -55,6 +55,14 @@ def test_a_seed_is_the_same_image_in_every_batch(batch: int) -> None:
     assert np.abs(together[0].astype(int) - together[1]).max() > 10
 
 
+def test_labels_of_many_classes_take_the_memory_of_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "eye")  # of 10,000 classes 400 MB
+    labels = one_hot([2, 9_999], 10_000)
+    assert labels is not None
+    assert labels.dtype == torch.float32
+    assert labels.nonzero().tolist() == [[0, 2], [1, 9_999]]
+
+
 def test_a_weights_file_gives_the_generator_as_far_as_it_has_grown(weights: Path) -> None:
     g, stage = load_generator(str(weights))
     assert stage == {"resolution": 8, "alpha": 0.5}

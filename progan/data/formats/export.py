@@ -61,7 +61,9 @@ def export(
             os.sync()  # after a power cut the content must be there if the name is
         if out.is_dir():
             out.rmdir()
-        unfinished.rename(out)
+        if to == "zip":
+            out.open("xb").close()  # of two exports to one name the first has it; renaming would replace it
+        unfinished.replace(out)
         sync_folder(out.parent)
     except OSError as error:
         reason = disk_reason(error) or error

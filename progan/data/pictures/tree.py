@@ -3,13 +3,13 @@
 import io
 import os
 import stat
-import tarfile
 import zipfile
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,10 +18,12 @@ from PIL import Image
 from progan.data.pictures.decode import Crop, load_image, picture_formats
 from progan.data.source import BadImage, BadImageError, Levels
 from progan.data.store.pyramid import box_pyramid
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import LIST_BYTES, check_plain, open_plain, read_plain
+from progan.support.tar_files import PIECE, tar_members
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-MEMBER_BYTES = 2**30  # of one picture in an archive, unpacked: more is no picture but a trap
+MEMBER_BYTES = 2**29  # of one picture in an archive, unpacked: more is no picture but a trap
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class PictureFile:
             elif self.member is not None:
                 yield io.BytesIO(_zip_member(self.path, self.member))
             else:
-                with self.path.open("rb") as file:
+                with open_plain(self.path) as file:
                     yield file
         except OSError as error:
             raise BadImageError(error.strerror or str(error)) from error
@@ -119,37 +121,51 @@ class _Folder(Tree):
 
     def files(self) -> Iterator[PictureFile]:
         self.hidden = self.other = 0
-        names = sorted(path.relative_to(self.src).as_posix() for path in self._walk(self.src, ()))
+        names = sorted(path.relative_to(self.src).as_posix() for path in self._walk())
         for name in names:
             yield PictureFile(name, self.src / name)
 
     def read(self, name: str) -> bytes | None:
         path = self.src / name
-        return path.read_bytes() if path.is_file() else None
-
-    def _walk(self, folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-        """Paths of pictures under `folder`; `above`: the folders on the way here, which a link may not enter again."""
+        if not path.exists():
+            return None
         try:
-            here = folder.stat()
-            entries = list(os.scandir(folder))
+            return read_plain(path, LIST_BYTES)
         except OSError as error:
-            raise DataError(
-                f"{folder}: cannot be read ({error.strerror}); mend its permissions or move it away"
-            ) from error
-        inside = (*above, (here.st_dev, here.st_ino))
-        for entry in entries:
+            raise DataError(f"{path}: cannot be read ({printable(error)}); move it away") from error
+
+    def _walk(self) -> Iterator[Path]:
+        """Paths of pictures. Each real folder is entered once: by its own name, or by the first link if it has none."""
+        folders, links = deque([self.src]), deque[Path]()
+        seen: set[tuple[int, int]] = set()
+        while folders or links:
+            folder = folders.popleft() if folders else links.popleft()
             try:
-                status = entry.stat()
-            except OSError:  # a link to nowhere: worth reporting if it calls itself a picture
-                status = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode) and not entry.name.startswith("."):
-                if (status.st_dev, status.st_ino) not in inside:
-                    yield from self._walk(Path(entry.path), inside)
-            elif self._is_picture(entry.name):
-                if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                    yield Path(entry.path)
-                else:  # a pipe or a device
-                    self.other += 1
+                here = folder.stat()
+                if (here.st_dev, here.st_ino) in seen:
+                    continue
+                seen.add((here.st_dev, here.st_ino))
+                entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            except FileNotFoundError:  # gone meanwhile
+                continue
+            except OSError as error:
+                raise DataError(
+                    f"{folder}: cannot be read ({error.strerror}); mend its permissions or move it away"
+                ) from error
+            for entry in entries:
+                try:
+                    status = entry.stat()
+                except OSError:  # a link to nowhere: worth reporting if it calls itself a picture
+                    if not entry.is_symlink():
+                        continue  # gone meanwhile
+                    status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode) and not entry.name.startswith("."):
+                    (links if entry.is_symlink() else folders).append(Path(entry.path))
+                elif self._is_picture(entry.name):
+                    if stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                        yield Path(entry.path)
+                    else:  # a pipe or a device
+                        self.other += 1
 
 
 class _Zip(Tree):
@@ -157,7 +173,11 @@ class _Zip(Tree):
         super().__init__(src)
         open_zip.cache_clear()  # what is there now counts, not what was there when it was last read
         with _archive_errors(src):
-            self._infos = {info.filename: info for info in open_zip(src).infolist() if not info.is_dir()}
+            check_plain(src)
+            entries = [info for info in open_zip(src).infolist() if not info.is_dir()]
+            self._infos = {info.filename: info for info in entries}
+            if len(self._infos) < len(entries):
+                raise zipfile.BadZipFile("it holds two files of one name")
 
     def files(self) -> Iterator[PictureFile]:
         self.hidden = self.other = 0
@@ -167,32 +187,41 @@ class _Zip(Tree):
 
     def read(self, name: str) -> bytes | None:
         with _archive_errors(self.src):
-            return open_zip(self.src).read(name) if name in self._infos else None
+            if name not in self._infos or not _fits(self.src, name, self._infos[name].file_size):
+                return None
+            return open_zip(self.src).read(name)
 
 
 class _Tar(Tree):
     def files(self) -> Iterator[PictureFile]:
         self.hidden = self.other = 0
-        with _archive_errors(self.src), closing(tarfile.open(self.src, "r:*")) as tar:
-            for info in tar:
+        with _archive_errors(self.src), closing(tar_members(self.src)) as members:
+            for info, file in members:
                 name = info.name.removeprefix("./")
                 if info.isdir() or not self._is_picture(name):
                     continue
-                if not info.isfile():  # links in archives: seldom, and easily a trap
+                if file is None:  # links in archives: seldom, and easily a trap
                     self.other += 1
                     continue
-                file = tar.extractfile(info)
-                assert file is not None
-                data = b"" if info.size > MEMBER_BYTES else file.read()
-                yield PictureFile(name, self.src, data=data)
+                yield PictureFile(name, self.src, data=b"" if info.size > MEMBER_BYTES else _content(file))
 
     def read(self, name: str) -> bytes | None:
-        with _archive_errors(self.src), closing(tarfile.open(self.src, "r:*")) as tar:
-            for info in tar:
-                if info.name.removeprefix("./") == name and info.isfile():
-                    file = tar.extractfile(info)
-                    return file.read() if file else None
+        with _archive_errors(self.src), closing(tar_members(self.src)) as members:
+            for info, file in members:
+                if info.name.removeprefix("./") == name and file is not None:
+                    return _content(file) if _fits(self.src, name, info.size) else None
         return None
+
+
+def _content(file: BinaryIO) -> bytes:
+    return b"".join(iter(partial(file.read, PIECE), b""))
+
+
+def _fits(src: Path, name: str, size: int) -> bool:
+    """Raise DataError for a list that claims more bytes than any has."""
+    if size > LIST_BYTES:
+        raise DataError(f"{src}: its {name} unpacks to {size:,} bytes, more than any list has; get another archive")
+    return True
 
 
 @lru_cache(maxsize=4)
@@ -217,8 +246,11 @@ def _zip_member(path: Path, name: str) -> bytes:
 def _archive_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError, NotImplementedError) as error:
-        raise DataError(f"{path}: cannot be read as an archive ({error}); copy or download it again") from error
+    except DataError:
+        raise
+    except Exception as error:  # every kind of archive and of packing has its own
+        reason = printable(error)
+        raise DataError(f"{path}: cannot be read as an archive ({reason}); copy or download it again") from error
 
 
 def _named(endings: tuple[str, ...]) -> str:

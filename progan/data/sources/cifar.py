@@ -2,9 +2,10 @@
 
 import hashlib
 import io
-import tarfile
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.support.errors import DataError
 from progan.support.inert_pickle import InertPickle, as_array
+from progan.support.tar_files import PIECE, tar_members
 
 Split = Literal["train", "test", "all"]
 
@@ -218,15 +220,15 @@ def _from_folder(src: Path, release: _Release, wanted: list[str]) -> Iterator[tu
 
 
 def _from_archive(src: Path, release: _Release, wanted: list[str]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(src) as archive:
-        for member in archive:
+    with closing(tar_members(src)) as members:
+        for member, file in members:
             folder, _, name = member.name.removeprefix("./").partition("/")
             for other in _RELEASES:
                 if folder == other.folder != release.folder:
                     raise _mistaken(src, other)
-            if folder == release.folder and name in wanted and (file := archive.extractfile(member)):
+            if folder == release.folder and name in wanted and file is not None:
                 _check_size(src / name, member.size)
-                yield name, file.read()
+                yield name, b"".join(iter(partial(file.read, PIECE), b""))
 
 
 def _mistaken(src: Path, release: _Release) -> DataError:

@@ -1,7 +1,6 @@
 """A folder of pictures, or a .zip or .tar file of them, in any format that Pillow reads."""
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,10 @@ from progan.data.pictures.decode import Crop, read_size, square_side, too_small
 from progan.data.pictures.tree import PictureFile, Tree, file_levels, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
 from progan.data.store.manifest import pyramid_resolutions
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.json_reader import parse_json
+
+MOST_CLASSES = 100_000  # more than any data set has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ def _json_classes(tree: Tree, names: list[str]) -> tuple[dict[str, int], list[st
     if data is None:
         raise DataError(f"{path}: is missing; leave out --labels json, or take --labels folders")
     try:
-        content = json.loads(data)
+        content = parse_json(data, dict[str, Any])
         pairs = content["labels"]
         found = dict(pairs.items() if isinstance(pairs, dict) else pairs)
         named: Any = content.get("label_names")
@@ -160,8 +162,10 @@ def _json_classes(tree: Tree, names: list[str]) -> tuple[dict[str, int], list[st
         ) from error
     for name in names:
         label = found.get(name)
-        if type(label) is not int or label < 0:
-            what = "has no label" if label is None else f"has the label {label!r}, which is no class index"
+        if type(label) is not int or not 0 <= label < MOST_CLASSES:
+            what = (
+                "has no label" if label is None else f"has the label {printable(repr(label))}, which is no class index"
+            )
             raise DataError(f"{path}: {shown(name)} {what}; give every picture one, or leave out --labels json")
     count = max(found[name] for name in names) + 1
     if isinstance(named, list) and len(named) >= count:

@@ -121,6 +121,8 @@ class MnistRgb(Source):
         if not 0 <= self.seed < 2**64:
             raise DataError(f"seed {self.seed} is outside 0 .. 2^64 - 1; choose another")
         digits, labels = read_idx(self.src, self.split, _DIGITS["source"])
+        if self.count > MOST_IMAGES:
+            raise DataError(f"--count: {self.count:,} is not allowed; use {MOST_IMAGES:,} or less")
         return labelled_stream(
             _stacks(digits, labels, self.seed),
             self.count,

@@ -3,14 +3,36 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 FORMAT = "progan image pyramid"
 VERSION = 2
 MANIFEST = "dataset.json"
 AGAIN = "copy or create the data set again"
+
+
+class _File(TypedDict):
+    name: str
+    bytes: int
+    dtype: str
+    shape: list[int]
+    rows_sha256: str
+
+
+class _Manifest(TypedDict):
+    count: int
+    channels: int
+    resolution: int
+    label_names: list[str] | None
+    source: dict[str, Any]
+    hash: str
+    files: list[_File]
+    attribution: NotRequired[dict[str, Any] | None]
+    command: NotRequired[str]
 
 
 def pyramid_resolutions(resolution: int) -> list[int]:
@@ -54,38 +76,31 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if not root.is_dir():
         what = "is a file, not the folder of a data set" if root.exists() else "no such folder"
         raise DataError(f"{root}: {what}; create a data set with `progan data create`")
-    if not path.is_file():
+    if not path.exists():
         if any(root.glob("images-*x*.npy")):
             raise DataError(f"{root}: a half-written data set (it has no {MANIFEST}); delete it and create it again")
         raise DataError(f"{root}: not a data set (it has no {MANIFEST}); create one with `progan data create`")
     try:
-        manifest = json.loads(path.read_bytes())
+        content = read_plain(path, LIST_BYTES)
+        manifest = parse_json(content, dict[str, Any])
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); {AGAIN}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: cannot be read as JSON ({printable(error)}); {AGAIN}") from error
+    if manifest.get("format") != FORMAT:
         raise DataError(f"{path}: not the manifest of a progan data set; create one with `progan data create`")
     if manifest.get("version") != VERSION:
         raise DataError(
             f"{path}: format version {manifest.get('version')}, but this progan reads version {VERSION}; "
             "update progan or create the data set again"
         )
+    try:
+        parse_json(content, _Manifest)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}; {AGAIN}") from error
     _check_manifest(path, manifest)
     return manifest
 
 
 def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    kinds: dict[str, Any] = {
-        "count": int,
-        "channels": int,
-        "resolution": int,
-        "label_names": list | None,
-        "source": dict,
-        "hash": str,
-        "files": list,
-    }
-    for field, kind in kinds.items():
-        if field not in manifest or not isinstance(manifest[field], kind):
-            raise DataError(f'{path}: the field "{field}" is missing or of the wrong type; {AGAIN}')
     try:
         expected = {name: (dtype, list(shape)) for name, (dtype, shape) in layout(manifest).items()}
         told = {entry["name"]: (entry["dtype"], entry["shape"]) for entry in manifest["files"]}

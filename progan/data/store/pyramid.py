@@ -103,7 +103,8 @@ class ImagePyramid:
         """One-hot labels of the images `indices` (int64 [n]): float32 [n, label_dim]."""
         if self._labels is None:
             return np.zeros((len(indices), 0), np.float32)
-        one_hot: np.ndarray = np.eye(self.label_dim, dtype=np.float32)[self._labels[np.asarray(indices)]]
+        one_hot = np.zeros((len(indices), self.label_dim), np.float32)
+        one_hot[np.arange(len(indices)), self._labels[np.asarray(indices)]] = 1
         return one_hot
 
     def label_counts(self) -> list[int]:

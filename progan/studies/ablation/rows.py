@@ -1,6 +1,5 @@
 """Table 1 of the paper as data: each row is a base row and what changes (section 6.1, and its Theano configuration)."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from progan.presets import WHOLE_BATCH
 from progan.studies.rows import Overrides, Row, Scale, lr
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
+from progan.support.json_reader import read_json
+from progan.support.plain_files import CONFIG_BYTES
 
 SCALES: dict[str, Scale] = {
     # 128x128 as published; fmap_base 2048 in all rows but h.
@@ -139,7 +140,7 @@ def chosen_rows(names: str, rows: Sequence[Row] = ROWS) -> list[Row]:
 def read_rows(path: Path) -> list[Row]:
     """Rows of one's own: a JSON list of {"name", "base", "title", "overrides"}. Raises ConfigError naming the file."""
     try:
-        rows = [_row(entry) for entry in json.loads(path.read_text())]
+        rows = [_row(entry) for entry in read_json(path, list[Any], CONFIG_BYTES)]
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give a JSON file of rows") from None
     except (ValueError, TypeError) as error:

@@ -14,6 +14,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
+from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES, chosen_rows
 from progan.studies.ablation.time_to_quality import mean_curve, write_curves
@@ -198,12 +199,12 @@ class CurveMeasure(_Measure):
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         config = json.loads(folder.config.read_text())["config"]
         meter = self.meter("swd", config["g"]["resolution"])
-        times = [json.loads(line) for line in folder.timing.read_text().splitlines()]
+        times = read_times(folder.timing)
         points = []
         for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
             g, about = load_network(path, "generator")
             (result,) = meter.measure(self.fakes(g, about))
-            seconds = np.interp(about["nimg"], [t["nimg"] for t in times], [t["seconds"] for t in times])
+            seconds = np.interp(about["nimg"], *times)
             points.append(
                 {
                     "nimg": about["nimg"],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import to_float
 from progan.support.errors import DataError
-from progan.support.files import DAMAGES
+from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.rng import data_order, seeded
 from progan.weights import read_weights, write_weights
 
@@ -172,7 +172,7 @@ def _train(data: ImagePyramid, recipe: Recipe) -> tuple[DigitClassifier, float, 
 def _read(path: Path, wanted: dict[str, Any]) -> TrainedClassifier | None:
     """The classifier at `path` if its metadata says all that is wanted, else None."""
     try:
-        content = path.read_bytes()
+        content = read_plain(path, LIST_BYTES)
         about, tensors = read_weights(path)
         if any(about.get(name) != value for name, value in wanted.items()):
             return None
@@ -180,7 +180,7 @@ def _read(path: Path, wanted: dict[str, Any]) -> TrainedClassifier | None:
             network = DigitClassifier()
         network.load_state_dict(tensors, assign=True)
         accuracy, held_out = float(about["accuracy"]), int(about["held_out"])
-    except (AttributeError, *DAMAGES):
+    except Exception:  # a damaged file raises almost anything; it is made again
         return None
     return TrainedClassifier(
         network.eval().requires_grad_(False), accuracy, held_out, hashlib.sha256(content).hexdigest()

@@ -235,3 +235,11 @@ def test_progress_is_told_unless_quiet(tmp_path, capsys):
     assert "5 of 5 images" in capsys.readouterr().err
     save(data, tmp_path / "b", "folder")
     assert capsys.readouterr().err == ""
+
+
+def test_of_two_exports_to_one_name_the_first_has_it(tmp_path, monkeypatch):
+    data = write(tmp_path / "d", noise())
+    monkeypatch.setattr(os, "sync", lambda: (tmp_path / "x.zip").write_bytes(b"of the other"))
+    with pytest.raises(DataError, match="File exists"):
+        save(data, tmp_path / "x.zip", "zip")
+    assert (tmp_path / "x.zip").read_bytes() == b"of the other"

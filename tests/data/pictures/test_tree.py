@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import subprocess
 import tarfile
 import zipfile
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from PIL import Image
 
 from progan.data.create import create
+from progan.data.pictures.tree import open_tree
 from progan.data.sources.folder import Folder
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
@@ -179,3 +182,54 @@ def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
     path.unlink()
     write_zip(path, contents())
     assert len(make(path)) == 4
+
+
+def names_in(src: Path) -> list[str]:
+    return [file.name for file in open_tree(src).files()]
+
+
+def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.png").write_bytes(b"")
+    for level in range(20):  # each doubles the ways
+        (tmp_path / "a" / f"to-b-{level}").symlink_to(tmp_path / "b")
+        (tmp_path / "b" / f"to-a-{level}").symlink_to(tmp_path / "a")
+    assert names_in(tmp_path) == ["a/one.png", "b/one.png"]
+
+
+def test_a_thousand_levels_are_walked(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    (tmp_path / "d" / "one.png").write_bytes(b"")
+    try:
+        assert names_in(tmp_path) == ["d/one.png"]
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own cleaning cannot go so deep
+
+
+def test_a_list_that_is_no_plain_file_or_too_large_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "dataset.json")
+    with pytest.raises(DataError, match="it is a pipe"):
+        open_tree(tmp_path).read("dataset.json")
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("dataset.json", "w") as file:
+        for _ in range(130):
+            file.write(bytes(2**20))
+    with pytest.raises(DataError, match="more than any list has"):
+        open_tree(bomb).read("dataset.json")
+
+
+def test_a_tar_that_was_cut_at_a_member_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("a.png", "b.png"):
+            tar.addfile(tarfile.TarInfo(name))
+    path.write_bytes(path.read_bytes()[:512])
+    with pytest.raises(DataError, match="damaged or cut off at byte 512"):
+        names_in(path)

@@ -1,0 +1,60 @@
+"""Tar files: whole, or refused; never shorter than they were."""
+
+import io
+import lzma
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from progan.support.tar_files import tar_members
+
+
+def packed(mode: str) -> bytes:
+    """A tar of three small files."""
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode=mode) as tar:  # type: ignore[call-overload]
+        for name in ("a.png", "b.png", "c.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 600
+            tar.addfile(info, io.BytesIO(600 * name[:1].encode()))
+    return memory.getvalue()
+
+
+def read(path: Path) -> dict[str, bytes]:
+    return {info.name: file.read() for info, file in tar_members(path) if file is not None}
+
+
+@pytest.mark.parametrize("mode", ["w:", "w:gz", "w:bz2", "w:xz"])
+def test_every_member_is_read(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(packed(mode))
+    assert read(path) == {f"{letter}.png": 600 * letter.encode() for letter in "abc"}
+
+
+@pytest.mark.parametrize("member", [0, 1, 2])
+def test_a_flipped_bit_in_a_header_is_no_end(member: int, tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.tar", packed("w:")
+    for place in range(0, 160, 13):
+        spoiled = bytearray(whole)
+        spoiled[member * 3 * 512 + place] ^= 4
+        path.write_bytes(spoiled)
+        with pytest.raises(tarfile.TarError):
+            read(path)
+
+
+@pytest.mark.parametrize("length", [512, 3 * 512, 6 * 512, 9 * 512, 4000])
+def test_a_tar_that_was_cut_is_no_shorter_tar(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(packed("w:")[:length])
+    with pytest.raises((tarfile.TarError, EOFError)):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_packed_tar_that_was_cut_is_no_shorter_tar(mode: str, tmp_path: Path) -> None:
+    path, whole = tmp_path / "a.tar", packed(mode)
+    for missing in (1, 4, 12, len(whole) // 2):
+        path.write_bytes(whole[:-missing])
+        with pytest.raises((tarfile.TarError, EOFError, OSError, lzma.LZMAError)):
+            read(path)
