@@ -55,16 +55,15 @@ def trained(config: TrainConfig, data: Any, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def measurement(nimg: int, value: float, protocol: str = "p") -> str:
-    row = {"nimg": nimg, "metric": "swd", "protocol": protocol, "data": "d", "resolution": 8, "mirrored": True}
-    return json.dumps(row | {"values": {"16": value, "average": value + 1}}) + "\n"
+def measurement(nimg: int, values: dict[str, float], metric: str = "swd", protocol: str = "p") -> str:
+    """A line of metrics.jsonl, as far as it is read."""
+    row = {"nimg": nimg, "metric": metric, "protocol": protocol, "data": "d", "resolution": 8, "mirrored": True}
+    return json.dumps(row | {"values": values, "spread": {}}) + "\n"
 
 
 def test_tensorboard_shows_what_the_run_wrote(trained: Path, tmp_path: Path) -> None:
-    (trained / "metrics.jsonl").write_text(
-        measurement(40, 3.0) + json.dumps({"nimg": 40, "metric": "ms_ssim", "protocol": "m", "data": "d"})[:-1]
-        + ', "resolution": 8, "mirrored": true, "values": {"": 0.25}}\n'
-    )  # fmt: skip
+    swd, ms_ssim = measurement(40, {"16": 3.0, "average": 4.0}), measurement(40, {"": 0.25}, "ms_ssim", "m")
+    (trained / "metrics.jsonl").write_text(swd + ms_ssim)
     track(trained, "tensorboard", tmp_path / "out")
     points = scalars(tmp_path / "out")
     stats, timing = rows_of(trained / "stats.jsonl"), rows_of(trained / "timing.jsonl")
@@ -155,9 +154,14 @@ def test_a_late_measurement_is_added_and_another_way_of_measuring_has_its_own_na
     trained: Path, tmp_path: Path
 ) -> None:
     out, file = tmp_path / "out", trained / "metrics.jsonl"
-    file.write_text(measurement(64, 3.0))
+    file.write_text(measurement(64, {"16": 3.0, "average": 4.0}))
     track(trained, "tensorboard", out)
-    file.write_text(measurement(64, 3.0) + measurement(32, 5.0) + measurement(64, 9.0, "other") + measurement(64, 3.5))
+    file.write_text(
+        measurement(64, {"16": 3.0, "average": 4.0})
+        + measurement(32, {"16": 5.0, "average": 6.0})
+        + measurement(64, {"16": 9.0, "average": 10.0}, protocol="other")
+        + measurement(64, {"16": 3.5, "average": 4.5})
+    )
     assert track(trained, "tensorboard", out) == 2
     points = scalars(out)
     assert points["metrics/swd/16"] == {64: 3.0, 32: 5.0}
