@@ -63,7 +63,12 @@ def test_photo_and_name_are_the_key():
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda token: token[:-40], lambda token: token[:50] + b"A" + token[51:], lambda token: b"", lambda token: b"\xff"],
+    [
+        lambda token: token[:-40],
+        lambda token: token[:50] + (b"B" if token[50:51] == b"A" else b"A") + token[51:],  # never what stood there
+        lambda token: b"",
+        lambda token: b"\xff",
+    ],
 )
 def test_a_damaged_token(damage):
     token = damage(encrypt(bz2.compress(noise(4).tobytes())))
