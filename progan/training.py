@@ -14,7 +14,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.run.folder import open_run
 from progan.run.log import RunLog, duration
-from progan.run.metrics_log import RunMetrics
+from progan.run.metrics_log import RunMetrics, check_metrics
 from progan.run.preview import Preview
 from progan.run.signals import stop_signals
 from progan.run.start import kept_checkpoint, read_start, start_from
@@ -67,8 +67,7 @@ def train(
     with ExitStack() as stack:
         team = stack.enter_context(join_team(device))
         team.first(lambda: check_shares(config, team.size))
-        if config.metrics:  # refused before the folder is begun
-            team.first(lambda: RunMetrics(config, data, device, RunFolder(Path(out))) and None)
+        team.first(lambda: check_metrics(config, data, device, RunFolder(Path(out))))  # before the folder is begun
         run = partial(open_run, Path(out), config, data.hash, origin)
         folder, config = team.first(lambda: stack.enter_context(run()))
         state = TrainState.create(config, device)

@@ -85,13 +85,6 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
     return network, about
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """What save_network wrote beside the weights, without reading them; {} for a file that is another's."""
-    with safe_open(path, framework="numpy") as file:
-        about = json.loads((file.metadata() or {}).get("progan", "{}"))
-    return about if isinstance(about, dict) else {}
-
-
 def _check_stage(config: Any, about: dict[str, Any]) -> None:
     if about.get("resolution", config.resolution) not in config.resolutions:
         raise ValueError(f"resolution {about['resolution']} is none of the network's")

@@ -58,7 +58,6 @@ class Train:
     def run(self) -> None:
         from progan.data.store.pyramid import ImagePyramid
         from progan.schedule import Schedule
-        from progan.support.run_files import RunFolder
         from progan.training import fit_to_data, train
 
         config = self.settled()
@@ -103,15 +102,14 @@ class Train:
             check_resolution("--resolution", self.resolution)
             networks = {name: replace(getattr(config, name), resolution=self.resolution) for name in ("g", "d")}
             config = replace(config, **networks)
-        if self.checkpoint_kimg is not None:
-            config = replace(config, checkpoint_nimg=_nimg("--checkpoint-kimg", self.checkpoint_kimg))
-        if self.snapshot_kimg is not None:
-            config = replace(config, snapshot_nimg=_nimg("--snapshot-kimg", self.snapshot_kimg))
-        if self.metrics_every_kimg is not None:
-            config = replace(config, metrics_nimg=_nimg("--metrics-every-kimg", self.metrics_every_kimg))
-        if self.keep_every_kimg is not None:
-            config = replace(config, keep_every_nimg=_nimg("--keep-every-kimg", self.keep_every_kimg))
-        return config
+        cadences: dict[str, tuple[str, float | None]] = {
+            "checkpoint_nimg": ("--checkpoint-kimg", self.checkpoint_kimg),
+            "snapshot_nimg": ("--snapshot-kimg", self.snapshot_kimg),
+            "metrics_nimg": ("--metrics-every-kimg", self.metrics_every_kimg),
+            "keep_every_nimg": ("--keep-every-kimg", self.keep_every_kimg),
+        }
+        every = {field: _nimg(flag, kimg) for field, (flag, kimg) in cadences.items() if kimg is not None}
+        return replace(config, **every)  # type: ignore[arg-type]
 
 
 def preset_config(argv: list[str]) -> TrainConfig:

@@ -19,8 +19,7 @@ from progan.run.metrics_log import read_metrics
 from progan.support.config_io import print_per_resolution
 from progan.support.errors import ConfigError, RunError
 from progan.support.files import locked, write_json
-from progan.support.run_files import RunFolder, read_lines
-from progan.weights import read_facts
+from progan.support.run_files import RunFolder, read_facts, read_lines
 
 RECORD = "progan-track.json"
 SCHEDULE = ("resolution", "alpha", "batch")
@@ -94,7 +93,7 @@ def _send_news(folder: RunFolder, sent: Sent, tracker: Tracker) -> Iterator[None
     Training only adds to stats.jsonl and timing.jsonl, or cuts lines and writes them again: the furthest step tells
     what is new. Measurements may come late and in any order, so each is noted.
     """
-    timing = read_lines(folder.timing)
+    timing = list(read_lines(folder.timing))
     clock = [[row["nimg"], row["seconds"]] for row in timing] or [[0, 0.0]]
 
     def when(nimg: int) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from progan.config import TrainConfig
-from progan.run.state import checkpoints
+from progan.run.state import checkpoints, nimg_of
 from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.device import pick_device, pick_precision
 from progan.support.errors import ConfigError, RunError, printable
@@ -92,7 +92,7 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
     ]
     if config.schedule.total_nimg < before.schedule.total_nimg:
         saved = checkpoints(folder.checkpoints)
-        nimg = int(saved[-1].stem.rpartition("-")[2]) if saved else 0
+        nimg = nimg_of(saved[-1]) if saved else 0
         if nimg > config.schedule.total_nimg:
             raise RunError(
                 f"{folder.path}: the run is at {nimg / 1000:g} kimg already, beyond --total-kimg"

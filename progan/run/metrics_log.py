@@ -1,8 +1,7 @@
 """Metrics of a run: measured while it trains, read back, drawn."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -14,11 +13,8 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
 from progan.metrics.suite import choose, value_title
 from progan.networks import Generator
-from progan.support.errors import RunError, printable
 from progan.support.files import write_whole
-from progan.support.json_reader import parse_json
-from progan.support.plain_files import LIST_BYTES, read_plain
-from progan.support.run_files import RunFolder, own_source
+from progan.support.run_files import RunFolder, own_source, read_lines
 
 
 class _Time(TypedDict):
@@ -66,6 +62,12 @@ class RunMetrics:
         return "; ".join([in_one_line(results), *worse(read_metrics(self.folder.metrics))])
 
 
+def check_metrics(config: TrainConfig, data: ImagePyramid, device: torch.device, folder: RunFolder) -> None:
+    """Raise what `RunMetrics` raises, if the config asks for metrics."""
+    if config.metrics:
+        RunMetrics(config, data, device, folder)
+
+
 def worse(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What the last measurement says for the first time of a run that goes wrong; rows as `read_metrics` gives them.
 
@@ -95,7 +97,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     A line that a kill cut short is left out.
     """
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in _read_lines(path, _Measured):
+    for row in read_lines(path, _Measured):
         if row["nimg"] is not None:
             fields = ("nimg", "metric", "protocol", "data", "resolution", "mirrored")
             newest[tuple(row[field] for field in fields)] = row
@@ -104,21 +106,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def read_times(path: Path) -> tuple[list[int], list[float]]:
     """Images shown and seconds of training until then, of every whole line of a timing.jsonl."""
-    times = list(_read_lines(path, _Time))
+    times = list(read_lines(path, _Time))
     return [time["nimg"] for time in times], [time["seconds"] for time in times]
-
-
-def _read_lines(path: Path, kind: type[Any]) -> Iterator[dict[str, Any]]:
-    """The lines that are whole; raises RunError when the file is there and cannot be read."""
-    try:
-        content = read_plain(path, LIST_BYTES)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({printable(error)}); move it away") from None
-    for line in content.splitlines():
-        with suppress(ValueError):
-            yield parse_json(line, kind)
 
 
 def plot_metrics(folder: RunFolder) -> Path | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, TrainConfig
 from progan.networks import Discriminator, Generator
-from progan.run.state import TrainState, checkpoints, read_checkpoint
+from progan.run.state import TrainState, checkpoints, nimg_of, read_checkpoint
 from progan.schedule import Schedule
 from progan.support.config_io import from_json
 from progan.support.errors import ConfigError, RunError
@@ -59,7 +59,7 @@ def read_start(source: Path, nimg: int | None = None) -> Start:
 
 def kept_checkpoint(run: Path, nimg: int | None = None) -> Path:
     """The newest checkpoint of a run, or the first at `nimg` or after; RunError says which moments were kept."""
-    kept = {int(path.stem.rpartition("-")[2]): path for path in checkpoints(RunFolder(run).checkpoints)}
+    kept = {nimg_of(path): path for path in checkpoints(RunFolder(run).checkpoints)}
     later = [path for at, path in kept.items() if nimg is None or at >= nimg]
     if not kept:
         raise RunError(f"{run}: holds no checkpoint; give the folder of a run that has trained")

@@ -110,7 +110,7 @@ class TrainState:
         write_whole(path, lambda file: _write_sealed(file, buffer.getbuffer()))
         before, keep = 0, self.config.keep_every_nimg
         for old in checkpoints(folder)[:-KEPT_CHECKPOINTS]:
-            nimg = int(old.stem.rpartition("-")[2])
+            nimg = nimg_of(old)
             if keep and before // keep != nimg // keep:  # the first at or after a multiple
                 before = nimg
             else:
@@ -208,3 +208,8 @@ def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
     return sorted(folder.glob("checkpoint-*.pt"))
+
+
+def nimg_of(checkpoint: Path) -> int:
+    """How far a checkpoint is, by its name."""
+    return int(checkpoint.stem.rpartition("-")[2])

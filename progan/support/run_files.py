@@ -1,13 +1,14 @@
 """Where a run keeps its files."""
 
-import json
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
-from progan.support.errors import RunError
+from progan.support.errors import RunError, printable
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 
 class RunFolder:
@@ -44,26 +45,37 @@ class RunFolder:
         return max(self.fakes(), default=self.path / "fakes.png")
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file, none if there is no file; a line that a kill cut short is left out."""
-    rows = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+def read_lines(path: Path, kind: type[Any] = dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The lines of a .jsonl file that are whole and of a kind as `parse_json` takes it; none if there is no file.
+
+    A line that a kill cut short is left out. Raises RunError when the file is there and cannot be read.
+    """
+    try:
+        content = read_plain(path, LIST_BYTES)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({printable(error)}); move it away") from None
+    for line in content.splitlines():
+        with suppress(ValueError):
+            yield parse_json(line, kind)
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """What stands beside the weights in a file, without reading them; {} for one that is another's or damaged."""
+    from safetensors import SafetensorError, safe_open  # here, for the command line needs nothing of it
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return parse_json((file.metadata() or {}).get("progan", "{}"), dict[str, Any])
+    except (SafetensorError, OSError, ValueError):  # what is wrong with it, `load_network` says
+        return {}
 
 
 def _nimg(path: Path) -> float:
     """How far the training of these weights was; of weights that do not say, further than any that do."""
-    try:
-        with safe_open(path, framework="np") as file:
-            return float(json.loads((file.metadata() or {})["progan"])["nimg"])
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-        return math.inf  # what is wrong with a damaged file, its reader says
+    nimg = read_facts(path).get("nimg")
+    return nimg if isinstance(nimg, int) else math.inf
 
 
 def own_source(nimg: int) -> str:

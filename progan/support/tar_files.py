@@ -5,6 +5,7 @@ import gzip
 import lzma
 import tarfile
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,6 +40,11 @@ def tar_members(path: Path) -> Generator[tuple[tarfile.TarInfo, Any], None, None
             raise
         except Exception as error:  # every packing and every kind of header has its own
             raise tarfile.ReadError(printable(error)) from error
+
+
+def read_content(file: BinaryIO) -> bytes:
+    """All of a member, a piece at a time."""
+    return b"".join(iter(partial(file.read, PIECE), b""))
 
 
 def _check_end(file: BinaryIO, end: int) -> None:

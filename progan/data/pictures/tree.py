@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ from progan.data.source import BadImage, BadImageError, Levels
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError, printable
 from progan.support.plain_files import LIST_BYTES, check_plain, open_plain, read_plain
-from progan.support.tar_files import PIECE, tar_members
+from progan.support.tar_files import read_content, tar_members
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MEMBER_BYTES = 2**29  # of one picture in an archive, unpacked: more is no picture but a trap
@@ -203,18 +203,14 @@ class _Tar(Tree):
                 if file is None:  # links in archives: seldom, and easily a trap
                     self.other += 1
                     continue
-                yield PictureFile(name, self.src, data=b"" if info.size > MEMBER_BYTES else _content(file))
+                yield PictureFile(name, self.src, data=b"" if info.size > MEMBER_BYTES else read_content(file))
 
     def read(self, name: str) -> bytes | None:
         with _archive_errors(self.src), closing(tar_members(self.src)) as members:
             for info, file in members:
                 if info.name.removeprefix("./") == name and file is not None:
-                    return _content(file) if _fits(self.src, name, info.size) else None
+                    return read_content(file) if _fits(self.src, name, info.size) else None
         return None
-
-
-def _content(file: BinaryIO) -> bytes:
-    return b"".join(iter(partial(file.read, PIECE), b""))
 
 
 def _fits(src: Path, name: str, size: int) -> bool:

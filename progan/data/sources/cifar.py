@@ -5,7 +5,6 @@ import io
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.support.errors import DataError
 from progan.support.inert_pickle import InertPickle, as_array
-from progan.support.tar_files import PIECE, tar_members
+from progan.support.tar_files import read_content, tar_members
 
 Split = Literal["train", "test", "all"]
 
@@ -228,7 +227,7 @@ def _from_archive(src: Path, release: _Release, wanted: list[str]) -> Iterator[t
                     raise _mistaken(src, other)
             if folder == release.folder and name in wanted and file is not None:
                 _check_size(src / name, member.size)
-                yield name, b"".join(iter(partial(file.read, PIECE), b""))
+                yield name, read_content(file)
 
 
 def _mistaken(src: Path, release: _Release) -> DataError:
