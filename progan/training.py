@@ -17,7 +17,7 @@ from progan.run.log import RunLog, duration
 from progan.run.metrics_log import RunMetrics, check_metrics
 from progan.run.preview import Preview
 from progan.run.signals import stop_signals
-from progan.run.start import kept_checkpoint, read_start, start_from
+from progan.run.start import branch_point, read_start, start_from
 from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
@@ -62,7 +62,7 @@ def train(
     if device.type == "cpu":
         keep_freed_memory()
     start = None if init is None else read_start(Path(init), from_nimg)  # before the folder is begun
-    begun = None if branch is None else kept_checkpoint(Path(branch), from_nimg)
+    begun = None if branch is None else branch_point(Path(branch), from_nimg, config)
     origin = str(init or (begun and f"branch of {begun}") or "") + (f" at {from_nimg}" if init and from_nimg else "")
     with ExitStack() as stack:
         team = stack.enter_context(join_team(device))

@@ -71,6 +71,17 @@ def kept_checkpoint(run: Path, nimg: int | None = None) -> Path:
     return later[0]
 
 
+def branch_point(run: Path, nimg: int | None, config: TrainConfig) -> Path:
+    """The kept checkpoint from which a branch of another config begins; ConfigError if nothing is left to train."""
+    path, total = kept_checkpoint(run, nimg), config.schedule.total_nimg
+    if nimg_of(path) >= total:
+        raise ConfigError(
+            f"total_nimg: {total / 1000:g} kimg are over where the branch begins at {nimg_of(path) / 1000:g}; pass a"
+            " larger --total-kimg, or an earlier --from-kimg"
+        )
+    return path
+
+
 def start_from(state: TrainState, start: Start) -> list[str]:
     """Take over all weights that fit, at the phase in which they are stable; says what begins anew, in sentences.
 

@@ -161,3 +161,11 @@ def test_a_folder_without_a_checkpoint_is_no_start(tmp_path: Path) -> None:
         read_start(tmp_path)
     with pytest.raises(RunError, match="leave out --from-kimg"):
         read_start(tmp_path / "nothing", 100)
+
+
+def test_a_branch_that_begins_at_its_end_is_refused(
+    run: tuple[Path, TrainConfig], make_data: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"total_nimg: 0.096 kimg .* begins at 0.096; pass a larger --total-kimg"):
+        train(run[1], make_data(), tmp_path / "branch", branch=run[0])
+    assert not (tmp_path / "branch").exists()
