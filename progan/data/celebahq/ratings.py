@@ -7,10 +7,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.console import Console
-
 from progan.data.source import BadImage
 from progan.support.errors import DataError
+from progan.support.terminal import say
 from progan.support.workers import work
 
 Photo = TypeVar("Photo")
@@ -35,7 +34,7 @@ def rate(
         missing = [name for name in photos if name not in rated]
         if missing:
             text = f"rating {len(missing):,} photographs; {len(photos) - len(missing):,} are rated already in {path}"
-            Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text, error=True)
         bad = []
         results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
         with closing(results), path.open("a") as file:
