@@ -87,6 +87,22 @@ def locked(folder: Path, worker: str) -> Iterator[None]:
         yield
 
 
+def is_locked(folder: Path) -> bool | None:
+    """Whether a process holds the lock of a folder, asked without taking it even for a moment.
+
+    None where the system keeps no list of locks.
+    """
+    try:
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    try:
+        inode = (folder / ".lock").stat().st_ino
+    except OSError:
+        return False
+    return any(line.split()[5].endswith(f":{inode}") for line in locks.splitlines() if " FLOCK " in line)
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename inside `folder` survive a power cut, where the system can."""
     try:
