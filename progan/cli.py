@@ -22,6 +22,7 @@ from progan.commands.modes import Modes
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
+from progan.commands.view import View
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
 from progan.support.errors import Stopped, UserError, printable
 from progan.support.terminal import say
@@ -83,6 +84,7 @@ def _parsed(argv: list[str]) -> Command:
                 | Annotated[Video, subcommand(name="video")]
                 | Annotated[Evaluate, subcommand(name="evaluate")]
                 | Annotated[Export, subcommand(name="export")]
+                | Annotated[View, subcommand(name="view")]
                 | Annotated[Track, subcommand(name="track")]
                 | Annotated[Data, subcommand(name="data")]
                 | Annotated[Ablate, subcommand(name="ablate")]
