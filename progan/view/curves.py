@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -37,7 +36,9 @@ class Line:
         """(x, y, spread) where there is a value."""
         spread = self.spread or [None] * len(self.x)
         return [
-            (x, y, abs(s or 0.0)) for x, y, s in zip(self.x, self.y, spread, strict=True) if x is not None and y is not None
+            (x, y, abs(s or 0.0))
+            for x, y, s in zip(self.x, self.y, spread, strict=True)
+            if x is not None and y is not None
         ]
 
 
@@ -73,8 +74,11 @@ def draw(title: str, lines: Sequence[Line], rulers: Mapping[str, Phases], *, uni
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{shown}">'
     if not every:
         return Markup(f'{head}<text x="{WIDTH // 2}" y="{HEIGHT // 2}" class="middle">no values</text></svg>')
-    ends = [f"{line.label} {number(of_line[-1][1])}".strip() if of_line else "" for line, of_line in zip(lines, points, strict=True)]
-    right = WIDTH - 10 - LETTER * max(map(len, ends))
+    ends = [
+        f"{line.label} {number(of_line[-1][1])}".strip() if of_line else ""
+        for line, of_line in zip(lines, points, strict=True)
+    ]
+    right = WIDTH - 10 - 1.1 * LETTER * max(map(len, ends))  # bold ones
     x = _Axis(min(0.0, *(p[0] for p in every)), max(p[0] for p in every), LEFT, right)
     y = _value_axis(every, [line.floor for line in lines if line.floor is not None], HEIGHT - BOTTOM, top)
     parts = [head]
@@ -83,12 +87,16 @@ def draw(title: str, lines: Sequence[Line], rulers: Mapping[str, Phases], *, uni
     for value in y.ticks():
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{right:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y(value) + 4:.1f}" class="end">{_tick(value)}</text>')
-    for value in x.ticks(1000 if unit == "kimg" else 1):
-        parts.append(f'<text x="{x(value):.1f}" y="{HEIGHT - 6}" class="middle">{_tick(value / (1000 if unit == "kimg" else 1))}</text>')
+    scale = 1000 if unit == "kimg" else 1
+    for value in x.ticks(scale):
+        at = f'x="{x(value):.1f}" y="{HEIGHT - 6}"'
+        parts.append(f'<text {at} class="middle">{_tick(value / scale)}</text>')
     parts.append(f'<text x="{WIDTH - 2}" y="{HEIGHT - 6}" class="end">{escape(unit)}</text>')
     for number_of, (line, of_line) in enumerate(zip(lines, points, strict=True)):
         parts += _line(line, of_line, x, y, right, number_of)
-    parts += _ends([(y(p[-1][1]), text, i) for i, (p, text) in enumerate(zip(points, ends, strict=True)) if p], right, top)
+    parts += _ends(
+        [(y(p[-1][1]), text, i) for i, (p, text) in enumerate(zip(points, ends, strict=True)) if p], right, top
+    )
     return Markup("".join(parts) + "</svg>")
 
 
@@ -120,7 +128,9 @@ class _Axis:
         return found[:: max(1, len(found) // 5)]
 
 
-def _value_axis(points: Sequence[tuple[float, float, float]], floors: Sequence[float], begin: float, end: float) -> _Axis:
+def _value_axis(
+    points: Sequence[tuple[float, float, float]], floors: Sequence[float], begin: float, end: float
+) -> _Axis:
     values = [y for _, y, _ in points] + list(floors)
     least, most = min(values), max(values)
     if least > 0 and most >= LOGARITHMIC * least:

@@ -2,15 +2,13 @@
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from progan.support.errors import RunError, printable
 from progan.support.plain_files import check_plain
 from progan.view.runs import is_inside
 
@@ -31,7 +29,9 @@ class Picture:
 
 def embedded(picture: Image.Image, most: int) -> Picture:
     """With sides of at most `most` pixels, each the mean of a box of the original's."""
-    picture = picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGBA" if "A" in picture.mode else "RGB")
+    picture = (
+        picture if picture.mode in ("L", "RGB", "RGBA") else picture.convert("RGBA" if "A" in picture.mode else "RGB")
+    )
     picture = picture.reduce(max(1, -(-max(picture.size) // most)))
     memory = io.BytesIO()
     small = picture.width * picture.height <= LOSSLESS
@@ -43,22 +43,18 @@ def embedded(picture: Image.Image, most: int) -> Picture:
     return Picture(f"data:image/{'png' if small else 'webp'};base64,{text}", *picture.size, small)
 
 
-def open_picture(path: Path, root: Path, size: tuple[int, int] | None = None) -> Image.Image:
-    """A PNG file in the folder `root`, of so many pixels; RunError when it is none, is cut short or leads elsewhere."""
+def open_picture(path: Path, root: Path, size: tuple[int, int] | None = None) -> Image.Image | None:
+    """A PNG file in the folder `root`, of so many pixels; None if it is none, cut short, or a link out of there."""
     try:
         check_plain(path)
         if not is_inside(path, root.resolve()):
-            raise RunError(f"{path}: is a link that leads out of {root}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=["PNG"])
-        with picture:
+            return None
+        with Image.open(path, formats=["PNG"]) as picture:
             if picture.width * picture.height > PIXELS or (size is not None and picture.size != size):
-                raise RunError(f"{path}: is a picture of {picture.width}x{picture.height} pixels, which is none of a run's")
-            picture.load()
-            return picture.copy()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise RunError(f"{path}: cannot be read as a picture ({printable(error)})") from None
+                return None
+            return picture.copy()  # which reads it to its end
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what damaged pictures raise
+        return None
 
 
 def grid_columns(resolution: int) -> int:
@@ -80,7 +76,7 @@ def first_cells(grid: Image.Image, resolution: int, columns: int, rows: int, sid
 
 
 def moments(nimg: Sequence[int], phases: Sequence[Mapping[str, Any]], most: int) -> list[int]:
-    """At most `most` of the moments, in order: the last, the last of each resolution, the first; then evenly between."""
+    """At most `most` of the moments, in order: the last, each resolution's last, the first; then evenly between."""
     left = sorted(nimg)
     ends = [max((at for at in left if at <= phase["stop"]), default=None) for phase in phases if not phase["fading"]]
     chosen = list(dict.fromkeys([*left[-1:], *(at for at in reversed(ends) if at is not None), *left[:1]]))[:most]

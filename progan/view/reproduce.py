@@ -43,7 +43,9 @@ def train_command(config: TrainConfig, preset: str, *, data: str, out: str, init
             words += ["--init", start["run"], *_moment(start["from"]), "--resolution", str(config.g.resolution)]
             own = {name: value for name, value in own.items() if name[:2] not in ("g.", "d.")}  # as those networks were
     words += ["--data", data, "--out", out]
-    differ = {name: own[name] for name in own if name not in _OF_DATA and (name not in theirs or own[name] != theirs[name])}
+    differ = {
+        name: own[name] for name in own if name not in _OF_DATA and (name not in theirs or own[name] != theirs[name])
+    }
     for flag, (one, other) in _PAIRS.items():
         if one in differ and other in differ and differ[one] == differ[other]:
             words += [flag, _text(differ.pop(one))]

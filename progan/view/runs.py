@@ -125,7 +125,8 @@ def details(path: Path) -> dict[str, Any]:
 
     phases: {"start", "stop", "resolution", "fading"} each; pictures and snapshots: their nimg; differs: [field, the
     preset's value, the run's] of the preset that is nearest; losses: {"nimg": [...], "terms": {name: [...]}}; speed:
-    {"nimg", "seconds", "img_per_s"}; metrics: a list of `curves`; machines: what it was computed on. Raises RunError when its config cannot be read.
+    {"nimg", "seconds", "img_per_s"}; metrics: a list of `curves`; machines: what it was computed on. Raises
+    RunError when its config cannot be read.
     """
     folder = RunFolder(path)
     config, kept = read_config(folder, "give the folder of a run")
