@@ -10,7 +10,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -196,10 +196,7 @@ class Viewer:
 
     async def picture(self, request: Request) -> Response:
         """Generated images side by side, `columns` in a row."""
-        try:
-            columns = max(1, min(64, int(request.query_params.get("columns", 1))))
-        except ValueError:
-            raise HTTPException(400, "columns: is a number") from None
+        columns = max(1, min(64, _number(request.query_params, "columns", 1)))
         return await self._drawn(request, lambda path, wish: self.explorer.draw(path, wish, columns))
 
     async def branches(self, request: Request) -> Response:
@@ -253,7 +250,7 @@ class Viewer:
     async def _drawn(self, request: Request, draw: Callable[..., bytes]) -> Response:
         """A picture, if no newer wish of the same visitor came in while this one waited for its turn."""
         fields = dict(request.query_params)
-        visitor, turn = fields.get("visitor", "")[:64], int(fields.get("turn", "0") or 0)
+        visitor, turn = fields.get("visitor", "")[:64], _number(fields, "turn", 0)
         self._newest[visitor] = max(turn, self._newest.get(visitor, 0))
         path = self._generator(request)
         async with self._drawing:
@@ -341,6 +338,13 @@ async def _page(request: Request) -> Response:
             content = folder.joinpath(name).read_bytes()
             return Response(content, media_type=kind, headers={**HEADERS, "Cache-Control": "no-cache"})
     raise HTTPException(404)
+
+
+def _number(fields: Mapping[str, str], name: str, default: int) -> int:
+    word = fields.get(name, str(default))
+    if not word.isdecimal() or len(word) > 15:
+        raise HTTPException(400, f"{name}: is a number")
+    return int(word)
 
 
 def _json(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
