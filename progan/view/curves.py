@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
+from markupsafe import escape as escaped
 
 from progan.evaluation.meter import number
+from progan.support.terminal import cleaned
+from progan.view.runs import thinned
 
 Phases = Sequence[Mapping[str, Any]]  # as `runs.details` gives them: start, stop, resolution, fading
 
@@ -16,6 +19,8 @@ TOP, BOTTOM, LEFT = 8, 22, 46
 RULER = 16  # of a row that names the phases
 LETTER = 6.2  # width of one, of those 11 units high
 LOGARITHMIC = 20  # times the least value that the largest is, from which on a linear axis would hide the rest
+NUMBERS = 100  # lines of a table
+COLOURS = 6
 DOTS = 40  # points, up to which each is marked
 
 
@@ -47,6 +52,21 @@ def kimg(nimg: float) -> str:
     return f"{nimg / 1000:,.10g}"
 
 
+def plotted(title: str, lines: Sequence[Line], rulers: Mapping[str, Phases], unit: str = "kimg") -> dict[str, Any]:
+    """A drawing and the numbers that it shows: {"title", "svg", "unit", "heads", "rows", "count"}.
+
+    rows: (x, [(value, spread) or None for each line]), at most NUMBERS of the `count` that there are.
+    """
+    lines = [line for line in lines if line.points()]
+    at: dict[float, list[Any]] = {}
+    for i, line in enumerate(lines):
+        for x, y, spread in line.points():
+            at.setdefault(x, [None] * len(lines))[i] = (y, spread)
+    svg = draw(title, lines, rulers, unit=unit)
+    about = {"title": title, "svg": svg, "unit": unit, "heads": [line.label or "value" for line in lines]}
+    return about | {"rows": thinned(sorted(at.items()), NUMBERS), "count": len(at)}
+
+
 def summary(title: str, lines: Iterable[Line], *, unit: str = "kimg") -> str:
     """A curve in words, for who cannot see it."""
     told = []
@@ -70,14 +90,11 @@ def draw(title: str, lines: Sequence[Line], rulers: Mapping[str, Phases], *, uni
     points = [line.points() for line in lines]
     every = [point for of_line in points for point in of_line]
     top = TOP + RULER * max(1, len(rulers)) if rulers else TOP
-    shown = escape(summary(title, lines, unit=unit))
+    shown = _escape(summary(title, lines, unit=unit))
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{shown}">'
     if not every:
         return Markup(f'{head}<text x="{WIDTH // 2}" y="{HEIGHT // 2}" class="middle">no values</text></svg>')
-    ends = [
-        f"{line.label} {number(of_line[-1][1])}".strip() if of_line else ""
-        for line, of_line in zip(lines, points, strict=True)
-    ]
+    ends = [f"{line.label} {number(p[-1][1])}".strip() if p else "" for line, p in zip(lines, points, strict=True)]
     right = WIDTH - 10 - 1.1 * LETTER * max(map(len, ends))  # bold ones
     x = _Axis(min(0.0, *(p[0] for p in every)), max(p[0] for p in every), LEFT, right)
     y = _value_axis(every, [line.floor for line in lines if line.floor is not None], HEIGHT - BOTTOM, top)
@@ -91,12 +108,14 @@ def draw(title: str, lines: Sequence[Line], rulers: Mapping[str, Phases], *, uni
     for value in x.ticks(scale):
         at = f'x="{x(value):.1f}" y="{HEIGHT - 6}"'
         parts.append(f'<text {at} class="middle">{_tick(value / scale)}</text>')
-    parts.append(f'<text x="{WIDTH - 2}" y="{HEIGHT - 6}" class="end">{escape(unit)}</text>')
-    for number_of, (line, of_line) in enumerate(zip(lines, points, strict=True)):
-        parts += _line(line, of_line, x, y, right, number_of)
-    parts += _ends(
-        [(y(p[-1][1]), text, i) for i, (p, text) in enumerate(zip(points, ends, strict=True)) if p], right, top
-    )
+    parts.append(f'<text x="{WIDTH - 2}" y="{HEIGHT - 6}" class="end">{_escape(unit)}</text>')
+    for place, (line, of_line) in enumerate(zip(lines, points, strict=True)):
+        parts += _line(line, of_line, x, y, right, place % COLOURS)
+    last = [
+        (y(of_line[-1][1]) if of_line else 0.0, text, i % COLOURS)
+        for i, (of_line, text) in enumerate(zip(points, ends, strict=True))
+    ]
+    parts += _ends([end for end in last if end[1]], right, top)
     return Markup("".join(parts) + "</svg>")
 
 
@@ -139,7 +158,7 @@ def _value_axis(
     low, high = min(low, least), max(high, most)
     if low > 0 and low < 0.6 * high:  # a scale that begins at 0 where that costs little
         low = 0.0
-    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    room = (high - low) * 0.06
     return _Axis(low - room if low else 0.0, high + room, begin, end)
 
 
@@ -196,7 +215,7 @@ def _phases(phases: Phases, x: _Axis, top: int, label: str, band: float | None) 
                 free = middle + half + 3
                 break
     if label:
-        yield f'<text x="{LEFT - 6}" y="{top + 10}" class="end">{escape(label)}</text>'
+        yield f'<text x="{LEFT - 6}" y="{top + 10}" class="end">{_escape(label)}</text>'
 
 
 def _ends(ends: Sequence[tuple[float, str, int]], right: float, top: float) -> Iterable[str]:
@@ -206,7 +225,7 @@ def _ends(ends: Sequence[tuple[float, str, int]], right: float, top: float) -> I
         placed.append((max(at, placed[-1][0] + 12 if placed else top), text, place))
     over = max(0.0, placed[-1][0] - (HEIGHT - BOTTOM)) if placed else 0.0
     for at, text, place in placed:
-        yield f'<text x="{right + 6:.1f}" y="{at - over + 4:.1f}" class="value line{place}">{escape(text)}</text>'
+        yield f'<text x="{right + 6:.1f}" y="{at - over + 4:.1f}" class="value line{place}">{_escape(text)}</text>'
 
 
 def _round_up(step: float) -> float:
@@ -221,3 +240,8 @@ def _tick(value: float) -> str:
 
 def _at(x: float, unit: str) -> str:
     return f"{kimg(x)} kimg" if unit == "kimg" else f"{x:.4g} {unit}"
+
+
+def _escape(text: str) -> Markup:
+    """Text that came from outside, as text and nothing else."""
+    return escaped(cleaned(text))

@@ -117,7 +117,7 @@ def test_nothing_in_a_name_is_markup() -> None:
     assert {part.tag for part in svg.iter()} <= {"svg", "path", "text", "circle"}
     assert HOSTILE in texts(svg)
     assert svg.get("aria-label", "").startswith(f"{HOSTILE}: {HOSTILE}: from 1 at")
-    assert not [name for part in svg.iter() for name in part.keys() if name.startswith("on") or name == "style"]
+    assert not [name for part in svg.iter() for name in part.attrib if name.startswith("on") or name == "style"]
 
 
 def test_a_curve_is_told_in_words() -> None:

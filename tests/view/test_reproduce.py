@@ -18,7 +18,7 @@ from progan.view.runs import nearest_preset
 CHANGES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "plain flags": {
-        "g.resolution": 64, "d.resolution": 64, "schedule.total_nimg": 123_457, "schedule.stable_nimg": 96,
+        "g.resolution": 64, "d.resolution": 64, "schedule.total_nimg": 12_345_678, "schedule.stable_nimg": 96,
         "schedule.batch": {"4": 8, "64": 4}, "schedule.g_lr": {"4": 0.0015}, "schedule.d_lr": {"4": 0.0015},
         "keep_every_nimg": 1, "metrics": "swd", "mirror": True, "precision": "bf16",
     },
