@@ -16,6 +16,7 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.push import Push
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             | Annotated[Video, subcommand(name="video")]
             | Annotated[Evaluate, subcommand(name="evaluate")]
             | Annotated[Export, subcommand(name="export")]
+            | Annotated[Push, subcommand(name="push")]
             | Annotated[Track, subcommand(name="track")]
             | Annotated[Data, subcommand(name="data")]
             | Annotated[Ablate, subcommand(name="ablate")]

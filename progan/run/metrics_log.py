@@ -37,6 +37,7 @@ class _Measured(TypedDict):
     spread: dict[str, float]
     floor: NotRequired[dict[str, float]]
     reals: NotRequired[dict[str, float]]
+    images: NotRequired[dict[str, int]]
 
 
 class RunMetrics:
