@@ -96,9 +96,9 @@ def test_weights_are_for_the_inception_network_alone(loaded: list[tuple[Any, ...
 def test_as_many_reals_as_a_metric_needs_are_enough_and_one_less_is_not(name: str, make_data: Any) -> None:
     (metric,) = choose(name, images=17 if "_" not in name else 16)
     enough = metric.reals_needed
-    Meter([metric], Reals(make_data("enough", count=enough, resolution=8), 8, False), CPU, quiet=True)
+    Meter([metric], Reals(make_data("enough", count=enough, resolution=16), 16, False), CPU, quiet=True)
     with pytest.raises(DataError, match=f"{name} needs {enough}"):
-        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=8), 8, False), CPU, quiet=True)
+        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=16), 16, False), CPU, quiet=True)
 
 
 def test_images_that_all_look_alike_score_one() -> None:
