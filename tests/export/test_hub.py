@@ -59,6 +59,14 @@ def test_what_is_pushed_is_what_comes_back(
     assert (config["kind"], config["nimg"], config["data"]["attribution"]) == ("generator", 40, CREDIT)
 
 
+def test_what_is_on_the_hub_is_pushed_on(capsys: pytest.CaptureFixture[str], hub: Hub, trained: Path) -> None:
+    for source, name in ((trained, NAME), (f"hf://{NAME}", "you/faces")):
+        assert run(capsys, "push", source, name)[0] == 0
+    first, second = (hub.commits(name)["main"] for name in (NAME, "you/faces"))
+    assert first["generator.safetensors"] == second["generator.safetensors"]
+    assert b"Not measured." in second["README.md"]  # only the run's folder has that
+
+
 def test_pushed_again_it_is_another_commit(capsys: pytest.CaptureFixture[str], hub: Hub, trained: Path) -> None:
     hub.repositories[NAME] = [{"notes.txt": b"mine", "README.md": b"old"}]
     assert run(capsys, "push", trained, NAME)[0] == 0
