@@ -107,7 +107,8 @@ class Result:
 class Meter:
     """Measures one set of fakes after the other against the same reals, whose statistics are collected once.
 
-    Raises DataError when the data set holds too few images for a metric and its noise floor.
+    Raises DataError when the data set holds too few images for a metric and its noise floor, or too small ones, or none
+    of 1 or 3 channels.
     """
 
     metrics: Sequence[Metric]
@@ -188,6 +189,12 @@ class Meter:
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
+        side, channels = self.reals.resolution, self.reals.data.channels
+        if side < metric.smallest:
+            least = f"{metric.smallest}x{metric.smallest}"
+            raise DataError(f"--metrics: {metric.name} needs images of {least}, these are {side}x{side}; leave it out")
+        if channels not in (1, 3):
+            raise DataError(f"--metrics: {data} has {channels} channels, and 1 or 3 can be measured; leave metrics out")
         if have >= metric.reals_needed:
             return
         if metric.reals_taken(have) < metric.size:  # few are enough, so it is no question of their number

@@ -23,6 +23,7 @@ from progan.networks import Generator
 from progan.support.config_io import from_json
 from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import make_folder
+from progan.support.hub import weights_file
 from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
 from progan.support.plain_files import CONFIG_BYTES
@@ -110,10 +111,9 @@ def check_fits(subject: Subject, data: ImagePyramid) -> None:
 def subjects_of(
     source: Path, data: ImagePyramid, device: torch.device, *, all_snapshots: bool = False, seed: int = 0
 ) -> list[Subject]:
-    """The generator of a run or of a weights file, or every snapshot of a run; raises RunError if there is none."""
+    """The generator of a run, a file or the hub, or every snapshot of a run; raises RunError if there is none."""
     if not all_snapshots:
-        path = RunFolder(source).newest_generator() if source.is_dir() else source
-        return [generator_subject(path, data, device, seed)]
+        return [generator_subject(weights_file(source), data, device, seed)]
     found = sorted(RunFolder(source).snapshots.glob("generator-*.safetensors"))
     if not found:
         raise RunError(f"{source}: holds no snapshots; give the folder of a run for --all-snapshots")
