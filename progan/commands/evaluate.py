@@ -20,14 +20,15 @@ class Evaluate:
     source: Positional[Path | None] = None
     """Run folder, or a .safetensors file; leave it out with --fakes."""
     metrics: str = "swd,ms_ssim"
-    """Some of swd, ms_ssim, fid, kid, is, fid_efficientnet_lite0, kid_efficientnet_lite0, is_efficientnet_lite0,
-    neighbours."""
+    """Some of swd, ms_ssim, fid, kid, is, precision, recall, the last five with _efficientnet_lite0 at their end to go
+    without a network, neighbours."""
     fakes: Path | None = None
     """Measure the images in this folder instead of a generator's, whatever program made them."""
     all_snapshots: bool = False
     """Measure every snapshot of the run, one row each."""
     images: int | None = None
-    """Images of each set; by default each metric's own number: 16384 for swd, 20000 for ms_ssim, 50000 for fid."""
+    """Images of each set; by default each metric's own number: 16384 for swd, 20000 for ms_ssim, 50000 for fid,
+    with as many reals as there are."""
     seed: int = 0
     """Decides latents, the choice of reals, patches and directions."""
     mirror: Literal["auto", "on", "off"] = "auto"
@@ -68,7 +69,7 @@ class Evaluate:
             assert self.fakes is not None
             subjects = [folder_subject(self.fakes, data.channels, self.seed)]
         else:
-            subjects = subjects_of(self.source, data, all_snapshots=self.all_snapshots, seed=self.seed)
+            subjects = subjects_of(self.source, data, device, all_snapshots=self.all_snapshots, seed=self.seed)
             if self.mirror == "auto":
                 mirrored = bool(training_mirrors(self.source))
         out = self.out or (self.source if self.source is not None and self.source.is_dir() else Path())

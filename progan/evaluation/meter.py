@@ -114,6 +114,8 @@ class Meter:
     reals: Reals
     device: torch.device
     quiet: bool = False
+    flag: str = "--images"
+    """What the number of images is called where it was given."""
     _reals: dict[str, Statistics] = field(default_factory=dict, init=False)
     _floors: dict[str, Values] = field(default_factory=dict, init=False)
 
@@ -147,9 +149,10 @@ class Meter:
                 statistics[key] = collectors.pop(key).finish()
             values, spread = metric.compare(statistics[key], self._reals[key])
             took = seconds[key] + time.perf_counter() - start
-            counts = {"fakes": metric.size, "reals": metric.size}
-            if metric.is_distance:
-                counts["floor"] = self._floor_size(metric)
+            there = len(self.reals.data)
+            counts = {"fakes": metric.size, "reals": metric.reals_taken(there)}
+            if others := metric.floor_taken(there):
+                counts["floor"] = others
             results.append(Result(metric, values, spread, self._floors[metric.name], counts, took))
         return results
 
@@ -159,7 +162,8 @@ class Meter:
         key = {"metric": protocol.name, "protocol": protocol.describe(), "reals": self.reals.key()}
         if protocol.hash not in self._reals:
             self._reals[protocol.hash] = cached(
-                key | {"role": "reals"}, lambda: self._collect(metric, "reals", 0, metric.size)
+                key | {"role": "reals"},
+                lambda: self._collect(metric, "reals", 0, metric.reals_taken(len(self.reals.data))),
             )
         if metric.name not in self._floors:
             of_floor = key | {"role": "floor", "name": metric.name, "seed": metric.seed}
@@ -169,11 +173,11 @@ class Meter:
         reals = self._reals[metric.protocol.hash]
         if not metric.is_distance:
             return metric.compare(reals, reals)[0]
-        others = self._collect(metric, "floor", metric.size, self._floor_size(metric))
+        there = len(self.reals.data)
+        if not (count := metric.floor_taken(there)):
+            return {}
+        others = self._collect(metric, "floor", metric.reals_taken(there), count)
         return metric.compare(others, reals)[0]
-
-    def _floor_size(self, metric: Metric) -> int:
-        return min(metric.size, len(self.reals.data) - metric.size)
 
     def _collect(self, metric: Metric, role: str, start: int, count: int) -> Statistics:
         collector = metric.collector(role, self.device, count)
@@ -184,13 +188,16 @@ class Meter:
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
-        if have < metric.reals_needed:
-            most = have // 2 if metric.is_distance else have
-            raise DataError(
-                f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed:,} ({metric.size:,} reals"
-                + (" and half as many others for the noise floor" if metric.is_distance else "")
-                + f"); give a larger data set, or --images {most} (values from other numbers do not compare)"
-            )
+        if have >= metric.reals_needed:
+            return
+        if metric.reals_taken(have) < metric.size:  # few are enough, so it is no question of their number
+            raise DataError(f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed}; give more")
+        raise DataError(
+            f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed:,} ({metric.size:,} reals"
+            + (" and half as many others for the noise floor" if metric.is_distance else "")
+            + f"); give a larger data set, or {self.flag} {have // 2 if metric.is_distance else have}"
+            " (values from other numbers do not compare)"
+        )
 
 
 def fakes_of(
@@ -246,10 +253,9 @@ def in_one_line(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         level = list(result.values)[-1]
-        spread, floor = number(result.spread.get(level)), number(result.floor.get(level))
-        parts.append(
-            f"{value_title(result.metric.name, level)} {number(result.values[level])} ± {spread} (reals {floor})"
-        )
+        value, spread = number(result.values[level]), number(result.spread.get(level))
+        floor = f" (reals {number(result.floor[level])})" if level in result.floor else ""
+        parts.append(f"{value_title(result.metric.name, level)} {value} ± {spread}{floor}")
     return ", ".join(parts)
 
 

@@ -20,6 +20,7 @@ from progan.support.run_files import RunFolder
 # but for rounding.
 FREE_FIELDS = (
     "schedule.total_nimg",
+    "labels",  # label_dim says what came of it
     "device",
     "micro_batch",
     "snapshot_nimg",

@@ -22,7 +22,7 @@ from progan.support.errors import RunError, printable
 from progan.support.files import write_text, write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
-from progan.support.progress import progress_bar
+from progan.support.progress import duration, progress_bar
 from progan.support.run_files import RunFolder, own_source
 
 
@@ -135,16 +135,6 @@ def title(phase: Phase) -> str:
     """'32x32 alpha 0.25' while fading, '32x32' when stable."""
     fading = f" alpha {phase.alpha:.2f}" if phase.index % 2 else ""
     return f"{phase.resolution}x{phase.resolution}{fading}"
-
-
-def duration(seconds: float) -> str:
-    """'3 h 07 min', '12 min', '40 s'."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 class _Line(TypedDict):

@@ -46,11 +46,13 @@ class RunMetrics:
     """
 
     def __init__(self, config: TrainConfig, data: ImagePyramid, device: torch.device, folder: RunFolder) -> None:
-        chosen = choose(config.metrics, images=config.metrics_images or None, seed=config.seed)
+        flag = "--metrics-images"
+        chosen = choose(config.metrics, images=config.metrics_images or None, seed=config.seed, flag=flag)
         self.images = max(metric.size for metric in chosen)
         self.seed = config.seed
         self.folder = folder
-        self.meter = Meter(chosen, Reals(data, config.g.resolution, config.mirror, config.seed), device, quiet=True)
+        reals = Reals(data, config.g.resolution, config.mirror, config.seed)
+        self.meter = Meter(chosen, reals, device, quiet=True, flag=flag)
 
     def measure(self, g: Generator, *, nimg: int, resolution: int, alpha: float) -> str:
         """Add a line per metric to metrics.jsonl, draw metrics.png anew, and say the result in one line."""

@@ -23,15 +23,14 @@ from progan.data.store.manifest import MANIFEST
 from progan.data.store.pyramid import ImagePyramid
 from progan.networks import parameter_count
 from progan.run.dry_run import work_left
-from progan.run.folder import FREE_FIELDS
-from progan.run.log import duration
+from progan.run.folder import FREE_FIELDS, read_config
 from progan.support.config_io import flat_fields
-from progan.support.device import pick_device
+from progan.support.device import Precision, pick_device, pick_precision
 from progan.support.errors import ConfigError, RunError, Stopped, UserError, printable
 from progan.support.files import make_folder, write_json
 from progan.support.json_reader import parse_json, read_json
 from progan.support.plain_files import CONFIG_BYTES, open_plain
-from progan.support.progress import progress_bar
+from progan.support.progress import duration, progress_bar
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores, end_with_parent
 from progan.training import train
@@ -43,7 +42,10 @@ WITHOUT_RESULT = set(FREE_FIELDS) - {"schedule.total_nimg"}
 
 
 class Measure(Protocol):
-    """What is done with a finished run: a frozen dataclass that can be pickled; its fields decide the result."""
+    """What is done with a finished run: a frozen dataclass that can be pickled.
+
+    Its fields decide the result, but for those that are not compared.
+    """
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]: ...
 
@@ -69,6 +71,7 @@ class Experiment:
         measure = {
             field.name: _content(getattr(self.measure, field.name))
             for field in dataclasses.fields(self.measure)  # type: ignore[arg-type]
+            if field.compare
         }
         key = {
             "config": fields,
@@ -81,9 +84,24 @@ class Experiment:
         """The record of before, if it is whole and of the same key."""
         try:
             saved = read_json(self.folder / self.result, _Saved, CONFIG_BYTES)
+            fields = saved["key"]["config"]
+            if fields["precision"] == "auto":  # of a time when a record did not say what that had come to
+                fields["precision"] = read_config(RunFolder(self.folder), "")[0].precision
             return saved["record"] if saved["key"] == self.key() else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError, RunError):
             return None
+
+
+def study_precision(out: Path, device: str, wanted: Precision = "auto") -> Precision:
+    """The number format of all runs of a study; for "auto", what its first run began with, or else suits the device.
+
+    So that no table compares one format with another, wherever the study goes on.
+    """
+    if wanted != "auto":
+        return wanted
+    begun = sorted(path.parent for path in out.rglob("config.json"))
+    found = [read_config(RunFolder(run), f"remove {run}")[0].precision for run in begun]
+    return pick_precision(next(iter(found), "auto"), pick_device(device))
 
 
 class _Saved(TypedDict):

@@ -1,5 +1,6 @@
 """Progress on stderr: a bar on a terminal, elsewhere silence or now and then a line."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -52,3 +53,13 @@ def with_progress(results: Iterable[T], total: int, what: str = "images") -> Ite
                 left = (total - done) / rate
                 line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
                 print(line, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """'3 h 07 min', '12 min', '40 s'."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import progan.evaluation.subjects
 from progan.cli import main
+from progan.data.store.pyramid import ImagePyramid
+from progan.evaluation.subjects import subjects_of
 from progan.images import to_pil, write_png
 from progan.training import train
 
@@ -56,6 +60,15 @@ def test_the_images_of_any_program_are_measured(place: Path) -> None:
     assert swd["nimg"] is None
     assert not swd["mirrored"]
     assert swd["source"] == "pictures"
+
+
+def test_the_generator_works_where_it_is_told_to(place: Path) -> None:
+    asked = []
+    (subject,) = subjects_of(place / "run", ImagePyramid.open(place / "data"), torch.device("meta"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progan.evaluation.subjects, "fakes_of", lambda g, *_, **__: asked.append(g))
+        subject.images(4)
+    assert {weight.device.type for weight in asked[0].parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize(

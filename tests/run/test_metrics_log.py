@@ -78,8 +78,8 @@ def test_the_plot_shows_what_was_measured(measured: TrainConfig, make_data: Any,
     ("fields", "error", "message"),
     [
         ({"metrics": "swd,nonsense"}, ConfigError, "nonsense not known; use some of swd"),
-        ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576"),
-        ({"metrics_images": 3}, ConfigError, "3 are too few"),
+        ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576 .*or --metrics-images 16"),
+        ({"metrics_images": 3}, ConfigError, "--metrics-images: 3 are too few"),
     ],
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_training(

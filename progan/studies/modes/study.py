@@ -11,7 +11,7 @@ convolution per block in place of two, a D that ends in one dense layer and has 
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -109,16 +109,17 @@ class ModeRecovery:
     """Counts the modes of a run's generator: {"modes", "kl", "counts"}, the last for each of the 1,000.
 
     classifier: the SHA-256 of the file beside the run folder that holds it; images: how many are generated; seed: of
-    their latents.
+    their latents; device: where.
     """
 
     classifier: str
     images: int
     seed: int
+    device: str = field(default="auto", compare=False)
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         classifier = read_classifier(folder.path.parent / CLASSIFIER)
-        g = load_network(folder.generator, "generator")[0].requires_grad_(False)
+        g = load_network(folder.generator, "generator")[0].requires_grad_(False).to(pick_device(self.device))
         digits = [classifier.digits(images) for images in fakes_of(g, None, self.images, seed=self.seed)]
         return _counted(np.concatenate(digits))
 
@@ -163,7 +164,7 @@ def recover_modes(
             replace(mode_config(variant.name, divisor, scale), seed=seed, device=device),
             data,
             out / f"{variant.name}-d{divisor}-seed{seed}",
-            ModeRecovery(classifier.hash, SCALES[scale].images, seed),
+            ModeRecovery(classifier.hash, SCALES[scale].images, seed, device),
         )
         for variant, divisor in lines
         for seed in range(seeds)
