@@ -25,6 +25,15 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 }
 
 
+class _Data(TypedDict):
+    """What a data set is called by the weights that learned from it."""
+
+    hash: str
+    count: NotRequired[int | None]
+    label_names: NotRequired[list[str] | None]
+    attribution: NotRequired[dict[str, str] | None]
+
+
 class _About(TypedDict):
     """What stands in a file beside the weights; other facts are free."""
 
@@ -33,6 +42,7 @@ class _About(TypedDict):
     nimg: NotRequired[int | None]
     resolution: NotRequired[int]
     alpha: NotRequired[float]
+    data: NotRequired[_Data | None]
 
 
 def save_network(path: Path, network: Generator | Discriminator, **facts: Any) -> None:
