@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,9 @@ class Evaluate:
             images=self.images,
         ):
             rows.append(row)
-        console = Console()
         picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
-        console.print(results_table(rows))
+        say(results_table(rows))
         written = [out / "metrics.jsonl", *([] if picture is None else [picture])]
         if NEIGHBOURS in split_names(self.metrics):
             written += [neighbours_picture(out, subject) for subject in subjects]
-        console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
+        say("written to " + ", ".join(map(str, written)))

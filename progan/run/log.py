@@ -93,7 +93,7 @@ class RunLog:
         losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         self._line(self.log, f"{progress}  {losses}")
         if not self.console.is_terminal:
-            self.console.print(progress, highlight=False)
+            self.console.print(progress, soft_wrap=True)
         state.sums, state.steps = {}, 0
 
     @contextmanager
@@ -108,7 +108,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line for the log and the screen."""
         self._line(self.log, text)
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def picture(self, name: str, picture: Image.Image) -> None:
         """Write a picture into the run's folder, whole or not at all."""
@@ -120,7 +120,7 @@ class RunLog:
         return f"{speed:.0f} img/s  {duration(left)} left"
 
     def _line(self, file: RawIOBase, text: str) -> None:
-        rest = memoryview(text.encode() + b"\n")
+        rest = memoryview(text.encode(errors="backslashreplace") + b"\n")
         try:
             while rest:  # a disk that fills up takes a part first, and only then says why
                 rest = rest[file.write(rest) or 0 :]

@@ -19,8 +19,9 @@ from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol
 from progan.metrics.suite import Metric, choose, value_title
 from progan.presets import PRESETS
+from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Scale
-from progan.studies.runner import Experiment, prepare_study, run_experiments, study_precision
+from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import markdown_table, plus_minus
 from progan.support.device import pick_device

@@ -25,9 +25,9 @@ from progan.networks import parameter_count
 from progan.run.dry_run import work_left
 from progan.run.folder import FREE_FIELDS, read_config
 from progan.support.config_io import flat_fields
-from progan.support.device import Precision, pick_device, pick_precision
-from progan.support.errors import ConfigError, RunError, Stopped, UserError, printable
-from progan.support.files import make_folder, write_json
+from progan.support.device import pick_device
+from progan.support.errors import ConfigError, RunError, Stopped, UserError
+from progan.support.files import write_json
 from progan.support.json_reader import parse_json, read_json
 from progan.support.plain_files import CONFIG_BYTES, open_plain
 from progan.support.progress import duration, progress_bar
@@ -90,18 +90,6 @@ class Experiment:
             return saved["record"] if saved["key"] == self.key() else None
         except (OSError, ValueError, KeyError, TypeError, RunError):
             return None
-
-
-def study_precision(out: Path, device: str, wanted: Precision = "auto") -> Precision:
-    """The number format of all runs of a study; for "auto", what its first run began with, or else suits the device.
-
-    So that no table compares one format with another, wherever the study goes on.
-    """
-    if wanted != "auto":
-        return wanted
-    begun = sorted(path.parent for path in out.rglob("config.json"))
-    found = [read_config(RunFolder(run), f"remove {run}")[0].precision for run in begun]
-    return pick_precision(next(iter(found), "auto"), pick_device(device))
 
 
 class _Saved(TypedDict):
@@ -241,7 +229,7 @@ class _Display:
         self.begun = self.last_line = time.monotonic()
         self.finished = len(experiments) - len(self.tasks)
         if self.finished:
-            self.console.print(f"{self.finished} of {len(experiments)} runs are there already", highlight=False)
+            self.console.print(f"{self.finished} of {len(experiments)} runs are there already", soft_wrap=True)
 
     def __enter__(self) -> "_Display":
         self.progress.start()
@@ -265,7 +253,7 @@ class _Display:
                 running.append(f"{experiment.name}: {nimg / 1000:.1f} of {total / 1000:g} kimg")
         if running and not self.console.is_terminal:
             self.last_line = time.monotonic()
-            self.console.print("; ".join(running), highlight=False, soft_wrap=True)
+            self.console.print("; ".join(running), soft_wrap=True)
 
     def done(self, i: int, record: dict[str, Any]) -> None:
         """Say that a run is trained and measured."""
@@ -295,24 +283,3 @@ def _content(value: Any) -> Any:
     if isinstance(value, Path) and (value / MANIFEST).exists():
         return ImagePyramid.open(value).hash
     return value
-
-
-def prepare_study(out: Path, facts: dict[str, Any]) -> None:
-    """Make the folder of a study, or enter that of one with the same facts; RunError says which fact differs."""
-    path = out / "study.json"
-    if path.exists():
-        try:
-            before = {"study": facts.get("study"), **read_json(path, dict[str, Any], CONFIG_BYTES)}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
-        other = {name: value for name, value in facts.items() if before.get(name) != value}
-        if other:
-            differ = (
-                f"{name} was {printable(before.get(name), 60)} and is now {value}" for name, value in other.items()
-            )
-            raise RunError(f"{out}: holds another study ({'; '.join(differ)}); give --out a new folder")
-        return
-    if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
-        raise RunError(f"{out}: is not empty and holds no study; give --out a new folder")
-    make_folder("--out", out)
-    write_json(path, facts)

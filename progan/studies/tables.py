@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from progan.support.terminal import say
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, tight: bool = False) -> str:
@@ -25,6 +25,5 @@ def plus_minus(value: float, spread: float | None, form: str = ".4g", spread_for
 
 def show(text: str, written: Iterable[Path]) -> None:
     """Print a table, and where it and what belongs to it was written."""
-    console = Console()
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
+    say(text)
+    say("written to " + ", ".join(map(str, written)))

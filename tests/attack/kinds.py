@@ -55,8 +55,9 @@ from progan.run.start import read_start
 from progan.run.state import CHECKSUM, TrainState
 from progan.sampling.images import write_images
 from progan.studies.ablation.rows import ROWS, SCALES, read_rows
+from progan.studies.folder import prepare_study
 from progan.studies.rows import row_config
-from progan.studies.runner import Experiment, prepare_study, trained_nimg
+from progan.studies.runner import Experiment, trained_nimg
 from progan.support.run_files import RunFolder
 from progan.weights import save_network
 from tests.conftest import write_data

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from progan.data.store.pyramid import ImagePyramid
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.presets import PRESETS
 from progan.run.dry_run import disk_bytes, image_work, memory_bytes, plan_table, seconds_left, working_parameters
 from progan.training import train
+from tests.command import on_screen
 
 DEMO = PRESETS["demo"].config
 
@@ -49,12 +49,11 @@ def test_what_a_preset_writes_down(name: str) -> None:
     assert disk_bytes(config)[1] < 12 * 2**30
 
 
-def test_the_table_states_the_disk_and_its_time(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_states_the_disk_and_its_time() -> None:
     config = PRESETS["celebahq-1024-1gpu"].config
-    Console(width=200).print(plan_table(config))
     written, kept = disk_bytes(config)
     shares = f"{kept / 2**30:.3g} GiB stay of {written / 2**30:.3g} written"
-    assert f"disk: {shares}, {written / 12e9:.0f} min at 200 MB/s (1% of 11 h" in capsys.readouterr().out
+    assert f"disk: {shares}, {written / 12e9:.0f} min at 200 MB/s (1% of 11 h" in on_screen(plan_table(config))
 
 
 def test_a_checkpoint_is_as_large_as_promised(make_config: Any, data: ImagePyramid, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from progan.data.store.pyramid import ImagePyramid
-from progan.studies.runner import Experiment, prepare_study, run_experiments, study_precision, trained_nimg
+from progan.studies.folder import prepare_study, study_precision
+from progan.studies.runner import Experiment, run_experiments, trained_nimg
 from progan.support.errors import ConfigError, RunError
 from progan.support.files import write_json
 from progan.support.run_files import RunFolder

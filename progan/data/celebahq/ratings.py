@@ -7,12 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
-from rich.console import Console
-
 from progan.data.source import BadImage
 from progan.support.errors import DataError, printable
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, read_plain
+from progan.support.terminal import say
 from progan.support.workers import work
 
 Photo = TypeVar("Photo")
@@ -42,7 +41,7 @@ def rate(
         missing = [name for name in photos if name not in rated]
         if missing:
             text = f"rating {len(missing):,} photographs; {len(photos) - len(missing):,} are rated already in {path}"
-            Console(stderr=True).print(text, markup=False, highlight=False, soft_wrap=True)
+            say(text, error=True)
         bad = []
         results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
         with closing(results), path.open("a") as file:

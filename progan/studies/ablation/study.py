@@ -19,8 +19,9 @@ from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES, chosen_rows
 from progan.studies.ablation.time_to_quality import mean_curve, write_curves
+from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Row, row_config
-from progan.studies.runner import Experiment, prepare_study, run_experiments, study_precision
+from progan.studies.runner import Experiment, run_experiments
 from progan.support.device import Precision, pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder

@@ -22,16 +22,18 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Reals, fakes_of
 from progan.images import write_png
 from progan.presets import WHOLE_BATCH
+from progan.studies.folder import prepare_study
 from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
 from progan.studies.modes.report import markdown, modes_picture
 from progan.studies.rows import Row, Scale, lr, row_config
-from progan.studies.runner import Experiment, prepare_study, run_experiments
+from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError
 from progan.support.files import write_json, write_text
 from progan.support.progress import counted
 from progan.support.run_files import RunFolder
+from progan.support.terminal import say
 from progan.weights import load_network
 
 CLASSIFIER = "classifier.safetensors"
@@ -156,7 +158,7 @@ def recover_modes(
     pick_device(device)
     prepare_study(out, {"study": "mode recovery", "scale": scale, "data": pyramid.hash})
     classifier = classifier_for(pyramid, out / CLASSIFIER)
-    print(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right", flush=True)
+    say(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right")
     lines = [(BY_NAME[name], divisor) for divisor in dict.fromkeys(divisors) for name in dict.fromkeys(variants)]
     experiments = [
         Experiment(
