@@ -29,8 +29,8 @@ class _Data(TypedDict):
     """What weights say of the data they learned from; `ImagePyramid.about` writes it."""
 
     hash: str
-    count: int
-    label_names: list[str] | None
+    count: NotRequired[int | None]
+    label_names: NotRequired[list[str] | None]
     source: NotRequired[dict[str, Any] | None]
     attribution: NotRequired[dict[str, Any] | None]
 

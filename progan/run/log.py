@@ -141,6 +141,10 @@ class _Line(TypedDict):
     nimg: int
 
 
+class _Measured(_Line):
+    source: str
+
+
 def cut_after(path: Path, nimg: int) -> None:
     """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill.
 
@@ -161,7 +165,7 @@ def cut_after(path: Path, nimg: int) -> None:
 
 def cut_measurements(path: Path, nimg: int) -> None:
     """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    lines = read_plain(path, LIST_BYTES).splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if not _measured_after(line, nimg)]
     if kept != lines:
         write_whole(path, lambda file: file.writelines(kept))
@@ -169,7 +173,7 @@ def cut_measurements(path: Path, nimg: int) -> None:
 
 def _measured_after(line: bytes, nimg: int) -> bool:
     try:
-        row = json.loads(line)
-        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line, _Measured)
+        return row["nimg"] > nimg and row["source"] == own_source(row["nimg"])
+    except ValueError:
         return not line.endswith(b"\n")  # cut short by a kill

@@ -87,12 +87,13 @@ def worse(rows: Sequence[dict[str, Any]]) -> list[str]:
     for metric, level in (("swd", "average"), ("ms_ssim", "")):
         series = [row for row in rows if row["metric"] == metric]
         same = [row for row in series if all(row[name] == series[-1][name] for name in ("protocol", "data"))]
-        values = [row["values"][level] for row in same]
+        values = [row["values"].get(level, math.nan) for row in same]
         if metric == "swd":
             bad = [value > 2 * min(values[:i], default=math.inf) for i, value in enumerate(values)]
             text = f"SWD is over twice its best, {min(values, default=0):.4g}"
         else:
-            bad = [value > (1 + row["reals"][level]) / 2 for value, row in zip(values, same, strict=True)]
+            reals = [row.get("reals", {}).get(level, math.nan) for row in same]
+            bad = [value > (1 + own) / 2 for value, own in zip(values, reals, strict=True)]
             text = "MS-SSIM nears 1: the images become alike"
         if bad and bad[-1] and not any(bad[:-1]):
             good = same[values.index(min(values))]["nimg"] / 1000

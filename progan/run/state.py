@@ -207,7 +207,7 @@ def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("checkpoint-*.pt"))
+    return [path for path in sorted(folder.glob("checkpoint-*.pt")) if path.stem[11:].isdecimal()]
 
 
 def nimg_of(checkpoint: Path) -> int:

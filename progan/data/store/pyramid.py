@@ -13,7 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from progan.data.store.manifest import AGAIN, MANIFEST, images_name, layout, pyramid_resolutions, read_manifest
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import check_plain
 
 HEADER_BYTES = 128  # of every .npy file here: version 1.0, padded so that the count can be filled in at the end
 
@@ -132,15 +133,27 @@ def row_bytes(row: np.ndarray) -> memoryview:
     return np.ascontiguousarray(row).data.cast("B")
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """Map a .npy file into memory. Raises OSError where there is no plain file, and ValueError for a damaged one."""
+    check_plain(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"it is no whole .npy file: {printable(error)}") from error
+
+
 def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:
     """Map one file, once its size and header are what the manifest says."""
     try:
+        check_plain(path)
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise DataError(f"{path}: {size:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.asarray(map_npy(path))
     except (OSError, ValueError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({printable(error)})"
         raise DataError(f"{path}: {reason}; {AGAIN}") from error
     if array.dtype.name != entry["dtype"] or list(array.shape) != entry["shape"]:
         raise DataError(
