@@ -17,7 +17,7 @@ from progan.images import to_uint8
 from progan.metrics.suite import choose
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.presets import PRESETS
-from progan.run.folder import FREE_FIELDS
+from progan.run.state import FREE_FIELDS
 from progan.studies.cifar10 import SCALES, ScoreMeasure, cifar10
 from progan.studies.rows import Scale
 from progan.studies.runner import Experiment
