@@ -20,6 +20,7 @@ progan.__main__.main()
 MOMENTS = {
     "in the command": "kill()",
     "once more on the way out": "try: kill()\n    finally: kill()",
+    "after one that was swallowed": "for _ in 'ab':\n        try: kill()\n        except BaseException: pass",
     "in the last flush": "sys.stdout.flush = kill",
     "while it is said that stdout is full": "sys.stderr.write = lambda text: kill(); raise OSError(28, 'full')",
     "swallowed by an import": "sys.meta_path.insert(0, Importer())\n    import nothing_of_this_name",
