@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -69,6 +69,20 @@ def make_folder(field: str, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{field}: {folder} cannot be made a folder ({error.strerror}); choose another") from None
+
+
+@contextmanager
+def folder_for(field: str, folder: Path) -> Iterator[None]:
+    """A folder as `make_folder` makes it, that goes away again when what is to fill it fails before the first file."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(field, folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for path in made:
+                path.rmdir()
+        raise
 
 
 @contextmanager
