@@ -1,7 +1,8 @@
 """Training: the loop around the step, and what it leaves in a run's folder (paper section 2, appendix A.1)."""
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
+from progan.run.dry_run import enough_memory, metrics_advice, step_advice
 from progan.run.folder import open_run
 from progan.run.log import RunLog
 from progan.run.metrics_log import RunMetrics, check_metrics
@@ -23,7 +25,7 @@ from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
 from progan.step import read_reals, train_step
 from progan.support.device import pick_device
-from progan.support.errors import ConfigError, Stopped
+from progan.support.errors import ConfigError, DataError, Stopped, UserError
 from progan.support.malloc import keep_freed_memory
 from progan.support.progress import duration
 from progan.support.run_files import RunFolder
@@ -78,7 +80,7 @@ def train(
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
         elif begun is not None:
-            state.load(begun)
+            state.load(begun, branch=True)
         notes = start_from(state, start) if start is not None and not saved else []
         if team.rank == 0:
             log = stack.enter_context(RunLog(folder, state))
@@ -105,7 +107,8 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg
-            terms, stop = _step(state, phase, data, device, team, stopped)
+            with _saved_after(DataError, state, log):
+                terms, stop = _step(state, phase, data, device, team, stopped)
             log.step(phase, terms)
             done = state.nimg >= total
             if crossed(config.tick_nimg, before, state.nimg) or done:
@@ -114,15 +117,32 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
                 log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
                 _save_generator(state, data, folder.snapshots / f"generator-{state.nimg:09d}.safetensors")
             if metrics and (crossed(config.metrics_nimg, before, state.nimg) or done):
-                with log.paused():
+                with log.paused(), _saved_after(Exception, state, log), enough_memory(metrics_advice):
                     log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **state.stage())}")
             if crossed(config.checkpoint_nimg, before, state.nimg) or done or stop:
+                log.check_place()
                 state.save(folder.checkpoints)
             if stop and not done:
                 log.say(f"stopped at {state.nimg / 1000:.1f} kimg and saved; the same command continues")
                 raise Stopped(stop)
     _save_generator(state, data, folder.generator)
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
+
+
+@contextmanager
+def _saved_after(kind: type[Exception], state: TrainState, log: RunLog) -> Iterator[None]:
+    """Save a checkpoint when an error of this kind ends the run; not in the middle of a step, which would be halved."""
+    before = state.nimg
+    try:
+        yield
+    except kind as error:
+        if state.nimg == before:
+            log.check_place()
+            state.save(log.folder.checkpoints)
+            if isinstance(error, UserError):
+                said = f"{error}; the run is saved at {before / 1000:.1f} kimg, where the same command continues"
+                raise type(error)(said) from None
+        raise
 
 
 def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:
@@ -145,8 +165,10 @@ def _step(
     state: TrainState, phase: Phase, data: ImagePyramid, device: torch.device, team: Team, stopped: list[int]
 ) -> tuple[dict[str, Tensor], int]:
     """One step: its terms, and the signal that asked any process of the team to stop, or 0."""
-    terms = train_step(state, partial(read_reals, data, state.config, phase, device, team=team), phase, team)
-    return terms, team.largest(stopped[0] if stopped else 0)
+    reals_at = partial(read_reals, data, state.config, phase, device, team=team)
+    with enough_memory(partial(step_advice, state.config, phase, team.size)):
+        terms = train_step(state, reals_at, phase, team)
+    return terms, team.largest(stopped[0] if stopped else team.left_alone())
 
 
 def crossed(every: int, before: int, now: int) -> bool:

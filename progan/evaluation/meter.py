@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from progan.data.store.manifest import images_name
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import mirror
 from progan.metrics.cache import cached
@@ -19,7 +18,7 @@ from progan.metrics.suite import Metric, Values, value_title
 from progan.networks import Generator
 from progan.sampling.images import sample_batches
 from progan.support.errors import DataError, RunError
-from progan.support.files import disk_reason, make_folder
+from progan.support.files import disk_reason
 from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.progress import counted
 from progan.support.rng import keyed_generator, latents
@@ -62,10 +61,9 @@ class Reals:
 
     def key(self) -> dict[str, Any]:
         """What the images depend on. A file that is written again, even in place, changes it."""
-        file = (self.data.path / images_name(self.resolution)).stat()
         return {
             "data": self.data.hash,
-            "file": [file.st_size, file.st_mtime_ns],
+            "file": list(self.data.stamp(self.resolution)),
             "resolution": self.resolution,
             "mirrored": self.mirrored,
             "seed": self.seed,
@@ -245,7 +243,6 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
         "device": str(meter.device),
     }
     lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
-    make_folder("--out", record.parent)
     try:
         if record.exists() and read_plain(record, LIST_BYTES)[-1:] not in (b"\n", b""):
             lines = "\n" + lines  # a kill cut the line before short

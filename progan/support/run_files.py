@@ -17,6 +17,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
+        self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
         self.snapshots = path / "snapshots"
         self.generator = path / "generator.safetensors"

@@ -100,9 +100,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     (place / "broken" / "07.png").write_bytes((place / "pictures" / "07.png").read_bytes()[:200])
     write_png(place / "mixed" / "03.png", to_pil(np.zeros((3, 8, 8), np.uint8)))
     capsys.readouterr()
-    assert main(["evaluate", *command.split()]) == 2
+    before = sorted(place.rglob("*"))
+    assert main(["evaluate", "--out", "new/deep", *command.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert sentence in err
     assert err.count("\n") == 1
-    assert not list(place.rglob("metrics.jsonl"))
+    assert sorted(place.rglob("*")) == before

@@ -1,6 +1,7 @@
 """Measuring while training: the same file as `progan evaluate`, and training does not notice."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 
 from progan.config import TrainConfig
+from progan.evaluation.meter import Meter
 from progan.run.log import cut_measurements
-from progan.run.metrics_log import plot_metrics, read_metrics, worse
-from progan.support.errors import ConfigError, DataError
+from progan.run.metrics_log import RunMetrics, plot_metrics, read_metrics, worse
+from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.run_files import RunFolder
 from progan.training import fit_to_data, train
 
@@ -50,6 +52,66 @@ def test_a_run_that_goes_on_measures_the_same_again(measured: TrainConfig, make_
         for name in ("whole", "parts")
     )
     assert {key: parts[key] for key in whole} == whole
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            RunError,
+            "pass a smaller --metrics-images, or leave out --metrics; ",
+        ),
+        (DataError("data: gone"), DataError, "data: gone; "),
+        (ZeroDivisionError("ours"), ZeroDivisionError, "^ours$"),
+    ],
+)
+def test_a_run_is_saved_when_it_cannot_be_measured(
+    measured: TrainConfig,
+    make_data: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[Exception],
+    said: str,
+) -> None:
+    def measure(*args: Any, **how: Any) -> str:
+        raise error
+
+    data, config = make_data(count=32), replace(measured, checkpoint_nimg=1000)
+    train(config, data, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunMetrics, "measure", measure)
+        saved = "the run is saved at 0.0 kimg, where the same command continues"
+        with pytest.raises(kind, match=said + (saved if issubclass(kind, UserError) else "")):
+            train(config, data, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-000000040.pt"]
+    train(config, data, tmp_path / "run")
+    for name in ("generator.safetensors", "stats.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+@pytest.mark.parametrize("moved", ["data", "run"])
+def test_what_is_moved_while_metrics_are_measured(
+    measured: TrainConfig, make_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    original = Meter.measure
+
+    def measure(*args: Any) -> Any:
+        if (tmp_path / moved).exists():
+            (tmp_path / moved).rename(tmp_path / "elsewhere")
+        return original(*args)
+
+    monkeypatch.setattr(Meter, "measure", measure)
+    data = make_data(count=32)
+    if moved == "data":  # the run goes on
+        assert train(measured, data, tmp_path / "run").nimg == 96
+        assert {row["nimg"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")} == {40, 80, 96}
+    else:
+        with pytest.raises(RunError, match="the run's folder was moved or deleted"):
+            train(measured, data, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
 
 
 def test_only_the_newest_of_equal_measurements_counts(tmp_path: Path) -> None:
