@@ -19,6 +19,7 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.push import Push
 from progan.commands.report import Report
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
@@ -85,6 +86,7 @@ def _parsed(argv: list[str]) -> Command:
                 | Annotated[Video, subcommand(name="video")]
                 | Annotated[Evaluate, subcommand(name="evaluate")]
                 | Annotated[Export, subcommand(name="export")]
+                | Annotated[Push, subcommand(name="push")]
                 | Annotated[View, subcommand(name="view")]
                 | Annotated[Report, subcommand(name="report")]
                 | Annotated[Track, subcommand(name="track")]

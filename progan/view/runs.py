@@ -14,8 +14,9 @@ from progan.data.store.manifest import MANIFEST
 from progan.metrics.suite import value_title
 from progan.presets import PRESETS
 from progan.run.dry_run import seconds_left
-from progan.run.folder import FREE_FIELDS, read_config
+from progan.run.folder import read_config
 from progan.run.metrics_log import read_metrics
+from progan.run.state import FREE_FIELDS
 from progan.schedule import Schedule
 from progan.support.config_io import flat_fields
 from progan.support.errors import RunError

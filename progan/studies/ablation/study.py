@@ -1,6 +1,5 @@
 """The ablation study: trains rows of Table 1, measures them, and collects what the report shows (section 6.1)."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +13,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
+from progan.run.folder import read_config
 from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES, chosen_rows
@@ -204,8 +204,8 @@ class CurveMeasure(_Measure):
     snapshot_nimg: int
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
-        config = json.loads(folder.config.read_text())["config"]
-        meter = self.meter("swd", config["g"]["resolution"])
+        config, _ = read_config(folder, "it was there before")
+        meter = self.meter("swd", config.g.resolution)
         times = read_times(folder.timing)
         points = []
         for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
