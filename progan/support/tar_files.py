@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from progan.support.errors import printable
-from progan.support.plain_files import open_plain
+from progan.support.plain_files import MOST_PADDING, check_tail, open_plain
 
 BLOCK = 512  # bytes, of which an archive has a whole number; two blocks of zeros end it
 PIECE = 2**20  # bytes that are read at once: the headers of no honest archive are longer
@@ -26,6 +26,8 @@ def tar_members(path: Path) -> Generator[tuple[tarfile.TarInfo, Any], None, None
     with open_plain(path) as raw:
         start = raw.read(2)
         raw.seek(0)
+        if start in _PACKED:
+            check_tail(raw)
         unpacked = _PACKED[start](raw) if start in _PACKED else raw
         try:
             with tarfile.open(fileobj=_Pieces(unpacked), mode="r:") as tar:  # type: ignore[call-overload]
@@ -54,7 +56,7 @@ def _check_end(file: BinaryIO, end: int) -> None:
         raise tarfile.ReadError(f"it is damaged or cut off at byte {end:,}, where no member and no end is")
     while piece := file.read(PIECE):  # also to the end of what is packed, where its checksum is
         size += len(piece)
-        if piece.count(0) != len(piece):
+        if piece.count(0) != len(piece) or size > MOST_PADDING:
             raise tarfile.ReadError(f"more follows its end at byte {end:,}")
     if size % BLOCK:
         raise tarfile.ReadError("bytes are missing from it or were added, for it is no whole number of blocks")
