@@ -44,10 +44,8 @@ def rate(
             rated = _read(path, recipe)
             missing = [name for name in photos if name not in rated]
             if missing:
-                text = (
-                    f"rating {len(missing):,} photographs; {len(photos) - len(missing):,} are rated already in {path}"
-                )
-                say(text, error=True)
+                there = len(photos) - len(missing)
+                say(f"rating {len(missing):,} photographs; {there:,} are rated already in {path}", error=True)
             bad = []
             results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
             with closing(results), path.open("a") as file:

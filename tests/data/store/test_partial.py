@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from progan.data.celebahq.ratings import rate
+from progan.data.create import create
 from progan.data.formats.export import export
+from progan.data.sources.folder import Folder
 from progan.data.store.partial import Partial, held
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
@@ -56,10 +59,10 @@ def test_what_a_killed_process_left_is_cleared_by_the_next(how: str, tmp_path: P
 @pytest.mark.parametrize("to", ["zip", "folder", "tfrecords"])
 def test_an_export_clears_too_and_leaves_others_alone(to: str, make_data: MakeData, tmp_path: Path) -> None:
     data, out = make_data(resolution=4), tmp_path / ("out.zip" if to == "zip" else "out")
+    process, held_by_another = at_work(out)
     left = out.with_name(f"{out.name}.partial-0123abcd")
     left.mkdir()
     (left / "half").write_bytes(b"x")
-    process, held_by_another = at_work(out)
     export(data, out, to, quiet=True, workers=1)  # type: ignore[arg-type]
     process.kill()
     process.wait()
@@ -77,6 +80,18 @@ def test_of_two_that_could_go_on_the_second_is_refused_at_once(tmp_path: Path) -
     process.wait()
     assert len(write(out, identity={"kind": "x"})) == 1
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_it_is_refused_before_hours_of_looking_at_photographs(tmp_path: Path) -> None:
+    """Where the source itself takes long: rating photographs, finding faces."""
+    (tmp_path / "data.partial").mkdir()
+    with held(tmp_path / "data.partial"), pytest.raises(DataError, match=r"data\.partial: another progan is at work"):
+        create(Folder(src=tmp_path / "missing", out=tmp_path / "data"), quiet=True)
+    path = tmp_path / "ratings.jsonl"
+    path.touch()
+    with held(path), pytest.raises(DataError, match=r"ratings\.jsonl: another progan is at work"):
+        rate({"a": 1}, float, path=path, recipe={})
+    assert rate({"a": 1}, float, path=path, recipe={}, workers=1) == ({"a": 1.0}, [])
 
 
 def test_a_file_is_held_for_a_block(tmp_path: Path) -> None:
