@@ -1,8 +1,11 @@
 """`progan ...`: parse, call, print. Heavy imports wait until a command needs them, so that --help is quick."""
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, get_args
+from contextlib import redirect_stderr
+from io import StringIO
+from typing import Annotated, Protocol, get_args
 
 import tyro
 from tyro.conf import subcommand
@@ -16,13 +19,23 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.push import Push
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
+from progan.commands.view import View
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
-from progan.support.errors import Stopped, UserError
+from progan.support.errors import Stopped, UserError, printable
+from progan.support.terminal import say
 
 _registry = ConstructorRegistry()
+
+
+class Command(Protocol):
+    """A command with its options."""
+
+    def run(self) -> None:
+        """Do what it says, and print what came of it."""
 
 
 @_registry.primitive_rule
@@ -44,30 +57,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        command = tyro.cli(
-            Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
-            | Annotated[Generate, subcommand(name="generate")]
-            | Annotated[Video, subcommand(name="video")]
-            | Annotated[Evaluate, subcommand(name="evaluate")]
-            | Annotated[Export, subcommand(name="export")]
-            | Annotated[Track, subcommand(name="track")]
-            | Annotated[Data, subcommand(name="data")]
-            | Annotated[Ablate, subcommand(name="ablate")]
-            | Annotated[Cifar10, subcommand(name="cifar10")]
-            | Annotated[Modes, subcommand(name="modes")]
-            | Annotated[Import, subcommand(name="import")],
-            prog="progan",
-            description="Progressive growing of GANs (Karras et al., ICLR 2018).",
-            args=argv,
-            registry=_registry,
-        )
-        command.run()
+        _parsed(argv).run()
     except UserError as error:
-        print(f"progan: {error}", file=sys.stderr)
+        say(f"progan: {error}", error=True)
+        return 2
+    except OSError as error:
+        if error.filename is None:  # of the output
+            raise
+        say(f"progan: {printable(os.fspath(error.filename))}: cannot be used ({printable(error)})", error=True)
         return 2
     except KeyboardInterrupt:
-        print("progan: interrupted", file=sys.stderr)
+        say("progan: interrupted", error=True)
         return 130
     except Stopped as stop:
         return 128 + stop.signum
     return 0
+
+
+def _parsed(argv: list[str]) -> Command:
+    """The command of these words. What cannot be one is said on standard error, cleaned, and ends with exit code 2."""
+    told = StringIO()
+    try:
+        with redirect_stderr(told):
+            return tyro.cli(
+                Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
+                | Annotated[Generate, subcommand(name="generate")]
+                | Annotated[Video, subcommand(name="video")]
+                | Annotated[Evaluate, subcommand(name="evaluate")]
+                | Annotated[Export, subcommand(name="export")]
+                | Annotated[Push, subcommand(name="push")]
+                | Annotated[View, subcommand(name="view")]
+                | Annotated[Track, subcommand(name="track")]
+                | Annotated[Data, subcommand(name="data")]
+                | Annotated[Ablate, subcommand(name="ablate")]
+                | Annotated[Cifar10, subcommand(name="cifar10")]
+                | Annotated[Modes, subcommand(name="modes")]
+                | Annotated[Import, subcommand(name="import")],
+                prog="progan",
+                description="Progressive growing of GANs (Karras et al., ICLR 2018).",
+                args=argv,
+                registry=_registry,
+            )
+    except SystemExit:
+        if told.getvalue():
+            say(told.getvalue().rstrip("\n"), error=True)
+        raise

@@ -191,6 +191,8 @@ class TrainConfig:
     """Decay of G's moving average, per D step."""
     d_steps: int = 1
     """D updates per G update."""
+    labels: Literal["use", "ignore"] = "use"
+    """Whether classes of the data are learned (AC-GAN, appendix A.1), or left aside."""
     mirror: bool = True
     """Show each real image mirrored half of the time."""
     seed: int = 0

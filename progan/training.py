@@ -15,7 +15,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.run.dry_run import enough_memory, metrics_advice, step_advice
 from progan.run.folder import open_run
-from progan.run.log import RunLog, duration
+from progan.run.log import RunLog
 from progan.run.metrics_log import RunMetrics, check_metrics
 from progan.run.preview import Preview
 from progan.run.signals import stop_signals
@@ -27,18 +27,22 @@ from progan.step import read_reals, train_step
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError, Stopped, UserError
 from progan.support.malloc import keep_freed_memory
+from progan.support.progress import duration
 from progan.support.run_files import RunFolder
 from progan.weights import save_network
 
 
 def fit_to_data(config: TrainConfig, data: ImagePyramid) -> TrainConfig:
-    """The config with the data's channels and labels; raises ConfigError if the data is smaller than the networks."""
+    """The config with the data's channels, and its labels unless they are to be ignored.
+
+    Raises ConfigError if the data is smaller than the networks.
+    """
     if config.g.resolution not in data.resolutions:
         raise ConfigError(
             f"resolution: the networks make {config.g.resolution}x{config.g.resolution} images and the data set goes"
             f" up to {data.resolution}x{data.resolution}; pass --resolution {data.resolution} or make a larger data set"
         )
-    shape: dict[str, Any] = {"channels": data.channels, "label_dim": data.label_dim}
+    shape: dict[str, Any] = {"channels": data.channels, "label_dim": data.label_dim if config.labels == "use" else 0}
     return replace(config, g=replace(config.g, **shape), d=replace(config.d, **shape))
 
 

@@ -1,8 +1,10 @@
 """A command given in this process, and what it answered."""
 
 import pytest
+from rich.console import RenderableType
 
 from progan.cli import main
+from progan.support.terminal import Terminal
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -24,3 +26,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     assert err.startswith("progan: ")
     assert err.count("\n") == 1, err
     return err
+
+
+def on_screen(what: RenderableType) -> str:
+    """What a terminal of 140 columns would show."""
+    terminal = Terminal()
+    terminal.width = 140
+    with terminal.capture() as shown:
+        terminal.say(what)
+    return shown.get()

@@ -171,7 +171,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--seed", "abc"], "abc"),
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
-        (["generate"], "Run folder, or a .safetensors file"),
+        (["generate"], "Run folder, a .safetensors file, or hf://OWNER/NAME"),
         ([], "{train, generate, video, evaluate, export,"),
     ],
 )

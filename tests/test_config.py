@@ -180,3 +180,8 @@ def test_flat_fields_have_dotted_names() -> None:
     assert fields["g.resolution"] == 1024
     assert fields["schedule.batch"] == {4: 16}
     assert not {"g", "d", "schedule", "loss"} & set(fields)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_only_the_demo_learns_classes_as_the_paper_never_did(name: str) -> None:
+    assert PRESETS[name].config.labels == ("use" if name == "demo" else "ignore")

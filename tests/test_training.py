@@ -393,6 +393,8 @@ def test_mirroring_flips_each_real_half_of_the_time(make_data: Any, make_config:
 def test_a_config_takes_channels_and_labels_from_the_data(make_data: Any, make_config: Any) -> None:
     config = fit_to_data(make_config(resolution=8), make_data(channels=1, labels=4))
     assert {(n.channels, n.label_dim, n.resolution) for n in (config.g, config.d)} == {(1, 4, 8)}
+    config = fit_to_data(make_config(resolution=8, labels="ignore"), make_data("unlabelled", channels=1, labels=4))
+    assert {(n.channels, n.label_dim) for n in (config.g, config.d)} == {(1, 0)}
     with pytest.raises(
         ConfigError, match="resolution: the networks make 32x32 images and the data set goes up to 16x16"
     ):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from rich.console import Console
 from tyro.conf import Positional, arg, subcommand
 
 from progan.data.sources.celeba import CelebA
@@ -21,6 +20,7 @@ from progan.data.sources.mnist import FashionMnist, Mnist, MnistRgb
 from progan.data.sources.photos import Photos
 from progan.data.sources.svhn import Svhn
 from progan.data.sources.tfrecords import Tfrecords
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Create:
     def run(self) -> None:
         from progan.data.create import create, describe
 
-        Console().print(describe(create(self.source, command=shlex.join(["progan", *sys.argv[1:]]))))
+        say(describe(create(self.source, command=shlex.join(["progan", *sys.argv[1:]]))))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Doctor:
         report = examine(self.src, workers=self.workers)
         if self.report is not None:
             write_report(report, self.report)
-        Console().print(report_table(report))
+        say(report_table(report))
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Show:
         if not self.overwrite:
             check_free("--out", self.out)
         write_sheet(contact_sheet(ImagePyramid.open(self.data), level=self.level), self.out)
-        print(f"contact sheet: {self.out}")
+        say(f"contact sheet: {self.out}")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class Export:
         from progan.data.formats.export import export
         from progan.data.store.pyramid import ImagePyramid
 
-        print(f"exported: {export(ImagePyramid.open(self.data), self.out, self.to, workers=self.workers)}")
+        say(f"exported: {export(ImagePyramid.open(self.data), self.out, self.to, workers=self.workers)}")
 
 
 @dataclass(frozen=True)
@@ -142,9 +142,9 @@ class Info:
         pyramid = ImagePyramid.open(self.data)
         if self.verify:
             pyramid.verify()
-        Console().print(describe(pyramid))
+        say(describe(pyramid))
         if self.verify:
-            Console().print("every file matches the manifest")
+            say("every file matches the manifest")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,17 @@ class Evaluate:
     data: Path
     """Data set of the reals."""
     source: Positional[Path | None] = None
-    """Run folder, or a .safetensors file; leave it out with --fakes."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME; leave it out with --fakes."""
     metrics: str = "swd,ms_ssim"
-    """Some of swd, ms_ssim, fid, kid, is, fid_efficientnet_lite0, kid_efficientnet_lite0, is_efficientnet_lite0,
-    neighbours."""
+    """Some of swd, ms_ssim, fid, kid, is, precision, recall, the last five with _efficientnet_lite0 at their end to go
+    without a network, neighbours."""
     fakes: Path | None = None
     """Measure the images in this folder instead of a generator's, whatever program made them."""
     all_snapshots: bool = False
     """Measure every snapshot of the run, one row each."""
     images: int | None = None
-    """Images of each set; by default each metric's own number: 16384 for swd, 20000 for ms_ssim, 50000 for fid."""
+    """Images of each set; by default each metric's own number: 16384 for swd, 20000 for ms_ssim, 50000 for fid,
+    with as many reals as there are."""
     seed: int = 0
     """Decides latents, the choice of reals, patches and directions."""
     mirror: Literal["auto", "on", "off"] = "auto"
@@ -57,7 +58,9 @@ class Evaluate:
         from progan.support.run_files import RunFolder
 
         if (self.source is None) == (self.fakes is None):
-            raise ConfigError("SOURCE: give a run folder or a .safetensors file, or --fakes FOLDER, one of them")
+            raise ConfigError(
+                "SOURCE: give a run folder, a .safetensors file, hf://OWNER/NAME, or --fakes FOLDER, one of them"
+            )
         if self.all_snapshots and self.fakes is not None:
             raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
         metrics = choose(self.metrics, images=self.images, seed=self.seed, weights=self.inception_weights)
@@ -68,7 +71,7 @@ class Evaluate:
             assert self.fakes is not None
             subjects = [folder_subject(self.fakes, data.channels, self.seed)]
         else:
-            subjects = subjects_of(self.source, data, all_snapshots=self.all_snapshots, seed=self.seed)
+            subjects = subjects_of(self.source, data, device, all_snapshots=self.all_snapshots, seed=self.seed)
             if self.mirror == "auto":
                 mirrored = bool(training_mirrors(self.source))
         out = self.out or (self.source if self.source is not None and self.source.is_dir() else Path())
@@ -86,10 +89,9 @@ class Evaluate:
             images=self.images,
         ):
             rows.append(row)
-        console = Console()
         picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
-        console.print(results_table(rows))
+        say(results_table(rows))
         written = [out / "metrics.jsonl", *([] if picture is None else [picture])]
         if NEIGHBOURS in split_names(self.metrics):
             written += [neighbours_picture(out, subject) for subject in subjects]
-        console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
+        say("written to " + ", ".join(map(str, written)))

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from tyro.conf import Positional
+
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Export:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     to: Literal["web", "onnx"]
     """Which form."""
     out: Path
@@ -33,13 +34,12 @@ class Export:
                 from progan.export.web import export_page
 
                 size = export_page(self.source, self.out, data=self.data, title=self.title)
-                Console().print(f"{size / 1e6:.2f} MB: {self.out}; open it in a browser", soft_wrap=True)
+                say(f"{size / 1e6:.2f} MB: {self.out}; open it in a browser")
             case "onnx":
                 from progan.export.onnx_file import write_onnx
-                from progan.support.run_files import RunFolder
+                from progan.support.hub import weights_file
                 from progan.weights import load_network
 
-                path = RunFolder(self.source).newest_generator() if self.source.is_dir() else self.source
-                g, about = load_network(path, "generator")
+                g, about = load_network(weights_file(self.source), "generator")
                 write_onnx(g.requires_grad_(False), about, self.out)
-                Console().print(f"{self.out.stat().st_size / 1e6:.2f} MB: {self.out}", soft_wrap=True)
+                say(f"{self.out.stat().st_size / 1e6:.2f} MB: {self.out}")

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
 
 from progan.support.errors import ConfigError
+from progan.support.terminal import say
 
 MOST_NUMBERS = 1_000_000
 MOST_CELLS = 100_000
@@ -18,7 +18,7 @@ class Generate:
     """Write images of a trained generator: one PNG per seed, and a grid on request."""
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     out: Path
     """Folder for the pictures."""
     seeds: str = "0-63"
@@ -55,7 +55,7 @@ class Generate:
             alpha=self.alpha,
             device=self.device,
         )
-        Console().print(f"{written} pictures in {self.out}" + ("; the grid is grid.png" if grid else ""))
+        say(f"{written} pictures in {self.out}" + ("; the grid is grid.png" if grid else ""))
 
 
 def parse_numbers(name: str, text: str) -> list[int]:

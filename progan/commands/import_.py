@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from tyro.conf import Positional
+
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -31,4 +32,4 @@ class Import:
         stage = {"nimg": 0, "resolution": resolution, "alpha": 1.0 - snapshot.lod % 1.0}
         for name, network in (("generator", snapshot.gs), ("g", snapshot.g), ("d", snapshot.d)):
             save_network(self.out / f"{name}.safetensors", network, **stage)
-        Console().print(f"generator.safetensors, g.safetensors and d.safetensors in {self.out}")
+        say(f"generator.safetensors, g.safetensors and d.safetensors in {self.out}")

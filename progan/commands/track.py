@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from tyro.conf import Positional
+
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -26,4 +27,4 @@ class Track:
 
         count = track(self.run_folder, self.to, self.out, follow=self.follow)
         how = f"tensorboard --logdir {self.out}" if self.to == "tensorboard" else f"wandb sync {self.out}/wandb/*-run-*"
-        Console().print(f"{count} new steps, measurements and pictures in {self.out}; {how}", soft_wrap=True)
+        say(f"{count} new steps, measurements and pictures in {self.out}; {how}")

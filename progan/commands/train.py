@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
 from tyro.conf import arg
 
 from progan.config import TrainConfig
@@ -13,6 +12,7 @@ from progan.presets import PRESETS
 from progan.support.config_io import check_resolution, parse_per_resolution
 from progan.support.errors import ConfigError
 from progan.support.run_files import RunFolder
+from progan.support.terminal import say
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Train:
         if self.dry_run:
             from progan.run.dry_run import plan_table
 
-            Console().print(plan_table(config))
+            say(plan_table(config))
             return
         if data is None or self.out is None:
             missing = "--data" if data is None else "--out"

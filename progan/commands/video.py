@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from rich.console import Console
 from tyro.conf import Positional
 
 from progan.commands.generate import parse_grid, parse_numbers
 from progan.support.errors import ConfigError, RunError
+from progan.support.terminal import say
 
 LONGEST = 3600  # seconds
 
@@ -22,7 +22,7 @@ class Video:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     out: Path
     """The video: a name in .mp4 (pip install "progan[video]"), .gif or .webp."""
     seconds: float = 20.0
@@ -70,7 +70,7 @@ class Video:
             raise ConfigError("--growth, --seeds: the run's own pictures have no seeds; leave one of the two out")
         pictures = self._growth(frames) if self.growth else self._walk(frames)
         write_video(self.out, with_progress(pictures, frames, "pictures"), self.fps)
-        Console().print(f"{self.seconds:g} s of video: {self.out}")
+        say(f"{self.seconds:g} s of video: {self.out}")
 
     def _growth(self, frames: int) -> Iterator[Image.Image]:
         from progan.sampling.walk import growth_frames

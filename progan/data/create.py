@@ -8,9 +8,8 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from progan.data.source import BadImage, FileSource, ImageStream, Source
 from progan.data.store.pyramid import ImagePyramid
@@ -18,6 +17,7 @@ from progan.data.store.row_files import make_image
 from progan.data.store.writer import PyramidWriter
 from progan.support.errors import DataError
 from progan.support.malloc import keep_freed_memory
+from progan.support.terminal import Terminal
 from progan.support.workers import work, worker_count
 
 SHOWN_BAD_IMAGES = 10
@@ -33,12 +33,12 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
     Raises DataError for what the source and `PyramidWriter` refuse, and when no image is left; nothing is left at
     `out` then. What was made of a resumable source is kept beside `out`, and the same call goes on.
     """
-    console = Console(stderr=True, quiet=quiet)
+    console = Terminal(stderr=True, quiet=quiet)
     fails = getattr(source, "on_bad", "fail") == "fail"
     keep_freed_memory()
     stream = source.open()
     for note in stream.notes:
-        console.print(note, markup=False, highlight=False)
+        console.say(note)
     if stream.bad and (fails or not stream.total):
         raise _bad_images(source, stream, stream.bad)
     with PyramidWriter(
@@ -52,12 +52,12 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
         identity=_identity(source, stream) if stream.resumable else None,
     ) as writer:
         if writer.records:
-            console.print(f"goes on after {len(writer.records):,} of {stream.total:,} images")
+            console.say(f"goes on after {len(writer.records):,} of {stream.total:,} images")
         try:
             bad, counts = _write(stream, writer, fails, getattr(source, "workers", None), quiet)
         except BaseException:
             if stream.resumable:
-                console.print(f"what was made is kept in {writer.folder}; the same command goes on", markup=False)
+                console.say(f"what was made is kept in {writer.folder}; the same command goes on")
             raise
         bad = sorted([*stream.bad, *bad], key=lambda image: image.name)
         if bad and (fails or writer.count == 0):
@@ -70,9 +70,9 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
             stream.facts["left_out"] = [{"file": image.name, "reason": image.reason} for image in bad]
     if bad:
         text = f"warning: left out {len(bad)} of {stream.found} pictures:\n{_listing(bad)}"
-        console.print(text, markup=False, highlight=False)
+        console.say(text)
     for what, number in counts.items():
-        console.print(f"{what.replace('_', ' ')}: {number:,} of {writer.count:,} images", highlight=False)
+        console.say(f"{what.replace('_', ' ')}: {number:,} of {writer.count:,} images")
     return ImagePyramid.open(source.out)
 
 
@@ -90,7 +90,7 @@ def describe(pyramid: ImagePyramid) -> RenderableType:
     rows |= {key: _plain(value) for key, value in (manifest.get("attribution") or {}).items()}
     rows |= {"command": manifest["command"]} if manifest.get("command") else {}
     for key, value in rows.items():
-        facts.add_row(key.replace("_", " "), Text(value))
+        facts.add_row(key.replace("_", " "), value)
     files = Table("file", "shape", "size")
     for entry in manifest["files"]:
         files.add_row(entry["name"], " x ".join(map(str, entry["shape"])), f"{entry['bytes'] / 2**20:,.1f} MiB")
@@ -98,7 +98,7 @@ def describe(pyramid: ImagePyramid) -> RenderableType:
     if pyramid.label_names is not None:
         counts, images = Table("label", "name", "images"), pyramid.label_counts()
         for index, name in enumerate(pyramid.label_names[:SHOWN_LABELS]):
-            counts.add_row(str(index), Text(name), f"{images[index]:,}")
+            counts.add_row(str(index), name, f"{images[index]:,}")
         parts.append(counts)
         if len(images) > SHOWN_LABELS:
             parts.append(f"and {len(images) - SHOWN_LABELS:,} more; {min(images):,} to {max(images):,} images each")

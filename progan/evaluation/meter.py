@@ -105,13 +105,16 @@ class Result:
 class Meter:
     """Measures one set of fakes after the other against the same reals, whose statistics are collected once.
 
-    Raises DataError when the data set holds too few images for a metric and its noise floor.
+    Raises DataError when the data set holds too few images for a metric and its noise floor, or too small ones, or none
+    of 1 or 3 channels.
     """
 
     metrics: Sequence[Metric]
     reals: Reals
     device: torch.device
     quiet: bool = False
+    flag: str = "--images"
+    """What the number of images is called where it was given."""
     _reals: dict[str, Statistics] = field(default_factory=dict, init=False)
     _floors: dict[str, Values] = field(default_factory=dict, init=False)
 
@@ -145,9 +148,10 @@ class Meter:
                 statistics[key] = collectors.pop(key).finish()
             values, spread = metric.compare(statistics[key], self._reals[key])
             took = seconds[key] + time.perf_counter() - start
-            counts = {"fakes": metric.size, "reals": metric.size}
-            if metric.is_distance:
-                counts["floor"] = self._floor_size(metric)
+            there = len(self.reals.data)
+            counts = {"fakes": metric.size, "reals": metric.reals_taken(there)}
+            if others := metric.floor_taken(there):
+                counts["floor"] = others
             results.append(Result(metric, values, spread, self._floors[metric.name], counts, took))
         return results
 
@@ -157,7 +161,8 @@ class Meter:
         key = {"metric": protocol.name, "protocol": protocol.describe(), "reals": self.reals.key()}
         if protocol.hash not in self._reals:
             self._reals[protocol.hash] = cached(
-                key | {"role": "reals"}, lambda: self._collect(metric, "reals", 0, metric.size)
+                key | {"role": "reals"},
+                lambda: self._collect(metric, "reals", 0, metric.reals_taken(len(self.reals.data))),
             )
         if metric.name not in self._floors:
             of_floor = key | {"role": "floor", "name": metric.name, "seed": metric.seed}
@@ -167,11 +172,11 @@ class Meter:
         reals = self._reals[metric.protocol.hash]
         if not metric.is_distance:
             return metric.compare(reals, reals)[0]
-        others = self._collect(metric, "floor", metric.size, self._floor_size(metric))
+        there = len(self.reals.data)
+        if not (count := metric.floor_taken(there)):
+            return {}
+        others = self._collect(metric, "floor", metric.reals_taken(there), count)
         return metric.compare(others, reals)[0]
-
-    def _floor_size(self, metric: Metric) -> int:
-        return min(metric.size, len(self.reals.data) - metric.size)
 
     def _collect(self, metric: Metric, role: str, start: int, count: int) -> Statistics:
         collector = metric.collector(role, self.device, count)
@@ -182,13 +187,22 @@ class Meter:
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
-        if have < metric.reals_needed:
-            most = have // 2 if metric.is_distance else have
-            raise DataError(
-                f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed:,} ({metric.size:,} reals"
-                + (" and half as many others for the noise floor" if metric.is_distance else "")
-                + f"); give a larger data set, or --images {most} (values from other numbers do not compare)"
-            )
+        side, channels = self.reals.resolution, self.reals.data.channels
+        if side < metric.smallest:
+            least = f"{metric.smallest}x{metric.smallest}"
+            raise DataError(f"--metrics: {metric.name} needs images of {least}, these are {side}x{side}; leave it out")
+        if channels not in (1, 3):
+            raise DataError(f"--metrics: {data} has {channels} channels, and 1 or 3 can be measured; leave metrics out")
+        if have >= metric.reals_needed:
+            return
+        if metric.reals_taken(have) < metric.size:  # few are enough, so it is no question of their number
+            raise DataError(f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed}; give more")
+        raise DataError(
+            f"{data}: holds {have:,} images, {metric.name} needs {metric.reals_needed:,} ({metric.size:,} reals"
+            + (" and half as many others for the noise floor" if metric.is_distance else "")
+            + f"); give a larger data set, or {self.flag} {have // 2 if metric.is_distance else have}"
+            " (values from other numbers do not compare)"
+        )
 
 
 def fakes_of(
@@ -243,10 +257,9 @@ def in_one_line(results: Sequence[Result]) -> str:
     parts = []
     for result in results:
         level = list(result.values)[-1]
-        spread, floor = number(result.spread.get(level)), number(result.floor.get(level))
-        parts.append(
-            f"{value_title(result.metric.name, level)} {number(result.values[level])} ± {spread} (reals {floor})"
-        )
+        value, spread = number(result.values[level]), number(result.spread.get(level))
+        floor = f" (reals {number(result.floor[level])})" if level in result.floor else ""
+        parts.append(f"{value_title(result.metric.name, level)} {value} ± {spread}{floor}")
     return ", ".join(parts)
 
 

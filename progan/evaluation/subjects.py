@@ -23,6 +23,7 @@ from progan.networks import Generator
 from progan.support.config_io import from_json
 from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import folder_for
+from progan.support.hub import weights_file
 from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
 from progan.support.plain_files import CONFIG_BYTES
@@ -107,24 +108,26 @@ def check_fits(subject: Subject, data: ImagePyramid) -> None:
         )
 
 
-def subjects_of(source: Path, data: ImagePyramid, *, all_snapshots: bool = False, seed: int = 0) -> list[Subject]:
-    """The generator of a run or of a weights file, or every snapshot of a run; raises RunError if there is none."""
+def subjects_of(
+    source: Path, data: ImagePyramid, device: torch.device, *, all_snapshots: bool = False, seed: int = 0
+) -> list[Subject]:
+    """The generator of a run, a file or the hub, or every snapshot of a run; raises RunError if there is none."""
     if not all_snapshots:
-        return [generator_subject(RunFolder(source).newest_generator() if source.is_dir() else source, data, seed)]
+        return [generator_subject(weights_file(source), data, device, seed)]
     found = sorted(RunFolder(source).snapshots.glob("generator-*.safetensors"))
     if not found:
         raise RunError(f"{source}: holds no snapshots; give the folder of a run for --all-snapshots")
-    return [generator_subject(path, data, seed) for path in found]
+    return [generator_subject(path, data, device, seed) for path in found]
 
 
-def generator_subject(path: Path, data: ImagePyramid, seed: int) -> Subject:
+def generator_subject(path: Path, data: ImagePyramid, device: torch.device, seed: int = 0) -> Subject:
     """The images of a weights file, at full size. Only its header is kept until they are asked for."""
     g, about = load_network(path, "generator")
 
     def images(count: int) -> Iterator[np.ndarray]:
         g: Generator = load_network(path, "generator")[0]
         stage = {"resolution": about.get("resolution"), "alpha": about.get("alpha", 1.0)}
-        return fakes_of(g.requires_grad_(False), data, count, seed=seed, **stage)
+        return fakes_of(g.requires_grad_(False).to(device), data, count, seed=seed, **stage)
 
     return Subject(str(path), (g.config.channels, g.config.resolution), images, about.get("nimg"))
 
@@ -189,6 +192,10 @@ def training_mirrors(source: Path) -> bool | None:
     return None
 
 
+def _counts(fakes: int, reals: int, floor: int = 0) -> str:
+    return f"{fakes:,}" if fakes == reals else f"{fakes:,}, {reals:,} reals"
+
+
 def results_table(rows: Sequence[tuple[Subject, Sequence[Result]]]) -> Table:
     """One row per value for one subject; one row per subject when there are several."""
     if len(rows) == 1:
@@ -199,7 +206,7 @@ def results_table(rows: Sequence[tuple[Subject, Sequence[Result]]]) -> Table:
             for level, value in result.values.items():
                 table.add_row(
                     value_title(result.metric.name, level),
-                    f"{result.images['fakes']:,}",
+                    _counts(**result.images),
                     number(value),
                     number(result.spread.get(level)),
                     number(result.floor.get(level)),

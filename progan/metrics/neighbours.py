@@ -1,8 +1,11 @@
 """Nearest training images of generated ones, by distance in feature space: does the generator copy? (paper appendix)"""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from progan.images import make_grid
 from progan.support.errors import DataError
@@ -10,6 +13,7 @@ from progan.support.errors import DataError
 QUERIES_AT_ONCE, BASE_AT_ONCE = 1024, 8192  # rows of one block of float32 distances, 32 MiB
 SPARE = 8  # candidates more than asked for, lest rounding in float32 drops a near one
 REALS = 10_000  # whose distances to the training images are what generated ones are judged by
+K_NEAREST = 3  # whose distance is the radius of a ball in precision and recall
 NEAR = 0.01  # share of reals that lie as near as what we call near
 
 
@@ -74,6 +78,20 @@ def memorisation(fakes: np.ndarray, train: np.ndarray, held_out: np.ndarray | No
     }
 
 
+def covered(queries: np.ndarray, base: np.ndarray, k: int = K_NEAREST) -> np.ndarray:
+    """Which queries lie on the manifold of the base, as far as its samples tell: bool [n] (Kynkäänniemi et al., 2019).
+
+    The manifold is the union of a ball around each row of the base that reaches to its k-th nearest other row. Of fakes
+    on the reals' manifold the share is precision, of reals on the fakes' it is recall. queries: [n, D]; base: [m, D],
+    m over k. Memory and errors as for `nearest`.
+    """
+    squared_radii = torch.from_numpy(nearest(base, base, k, exclude_self=True)[1][:, k - 1]).square()
+    inside = torch.zeros(len(queries), dtype=torch.bool)
+    for rows, columns, distances, norms in _squared_distances(queries, base):
+        inside[rows] |= (distances + norms[:, None] <= squared_radii[columns]).any(1)
+    return inside.numpy()
+
+
 def neighbour_sheet(fakes: np.ndarray, neighbours: np.ndarray, scale: int = 1) -> Image.Image:
     """One row per generated image: the image, a gap, then its nearest training images, nearest first.
 
@@ -91,24 +109,30 @@ def neighbour_sheet(fakes: np.ndarray, neighbours: np.ndarray, scale: int = 1) -
 
 def _candidates(queries: np.ndarray, base: np.ndarray, k: int, exclude_self: bool) -> np.ndarray:
     """Which k rows of `base` are closest to each query, up to rounding in float32, in no order: int64 [n, k]."""
-    # Around the base's mean the products are small, and so are their rounding errors.
-    centre = base.mean(0, dtype=np.float64).astype(np.float32)
     best = torch.full((len(queries), k), torch.inf)
     index = torch.zeros((len(queries), k), dtype=torch.int64)
+    for rows, columns, d, _ in _squared_distances(queries, base):
+        if exclude_self:
+            d.diagonal(rows.start - columns.start).fill_(torch.inf)
+        values, where = d.topk(min(k, d.shape[1]), largest=False)
+        values, index_of = torch.cat([best[rows], values], 1), torch.cat([index[rows], where + columns.start], 1)
+        best[rows], where = values.topk(k, largest=False)
+        index[rows] = index_of.gather(1, where)
+    return index.numpy()
+
+
+def _squared_distances(queries: np.ndarray, base: np.ndarray) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """A block at a time: rows of the queries, rows of the base, their |x - y|^2 - |x|^2, and |x|^2."""
+    # Around the base's mean the products are small, and so are their rounding errors.
+    centre = base.mean(0, dtype=np.float64).astype(np.float32)
     for start in range(0, len(base), BASE_AT_ONCE):
-        block = torch.from_numpy(np.subtract(base[start : start + BASE_AT_ONCE], centre, dtype=np.float32))
+        columns = slice(start, min(start + BASE_AT_ONCE, len(base)))
+        block = torch.from_numpy(np.subtract(base[columns], centre, dtype=np.float32))
         squares = block.square().sum(1)
         for first in range(0, len(queries), QUERIES_AT_ONCE):
             rows = slice(first, min(first + QUERIES_AT_ONCE, len(queries)))
             x = torch.from_numpy(np.subtract(queries[rows], centre, dtype=np.float32))
-            d = torch.addmm(squares, x, block.T, alpha=-2)  # [rows, block]  |x - y|^2 - |x|^2
-            if exclude_self:
-                d.diagonal(first - start).fill_(torch.inf)
-            values, where = d.topk(min(k, d.shape[1]), largest=False)
-            values, index_of = torch.cat([best[rows], values], 1), torch.cat([index[rows], where + start], 1)
-            best[rows], where = values.topk(k, largest=False)
-            index[rows] = index_of.gather(1, where)
-    return index.numpy()
+            yield rows, columns, torch.addmm(squares, x, block.T, alpha=-2), x.square().sum(1)
 
 
 def _spread(features: np.ndarray) -> np.ndarray:

@@ -125,7 +125,7 @@ class SwdCollector(Collector):
         self.against = against
         self._blocks: list[int] = []  # images in each
         self._levels: dict[int, list[Tensor]] = {}
-        self._sums: dict[int, list[Tensor]] = {}  # of each block, float64 [2, 3]: values and squares per channel
+        self._sums: dict[int, list[Tensor]] = {}  # of each block, float64 [2, 3] on the CPU: values, squares
 
     def _block(self, images: np.ndarray) -> None:
         resolution = images.shape[-1]
@@ -157,7 +157,8 @@ class SwdCollector(Collector):
             r = level.shape[-1]
             patches = descriptors(level, positions[r])
             values = patches.view(len(patches), 3, -1)
-            sums = torch.stack([v.sum((0, 2), dtype=torch.float64) for v in (values, values * values)])
+            exact = values.cpu() if level.device.type == "mps" else values  # which knows no float64
+            sums = torch.stack([v.sum((0, 2), dtype=torch.float64) for v in (exact, exact * exact)]).cpu()
             found[r] = level if level.numel() <= patches.numel() else patches.view(len(images), -1), sums
         return found
 
@@ -184,7 +185,8 @@ class SwdCollector(Collector):
         values = sum(sizes) * PATCH**2
         mean, square = (torch.stack([self._sums[r][i] for i in blocks]).sum(0) / values).unbind()
         std = (square - mean.square()).clamp(min=0).sqrt()
-        make = [partial(self._normalized, r, i, mean.float(), std.float()) for i in blocks]
+        centre, width = (x.float().to(self.device) for x in (mean, std))
+        make = [partial(self._normalized, r, i, centre, width) for i in blocks]
         return projection_histograms(make, sizes, directions)
 
     @torch.no_grad()

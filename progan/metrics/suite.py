@@ -1,8 +1,12 @@
 """Every metric in one shape, by name."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import torch
 
 from progan.metrics.feature_networks import NetworkName
@@ -14,8 +18,9 @@ from progan.metrics.features import (
     inception_score,
     kernel_distance,
 )
+from progan.metrics.neighbours import K_NEAREST, covered
 from progan.metrics.protocol import Collector, Protocol, Statistics
-from progan.metrics.sliced_wasserstein import SwdCollector, SwdProtocol, swd_spread, swd_values
+from progan.metrics.sliced_wasserstein import COARSEST, SwdCollector, SwdProtocol, swd_spread, swd_values
 from progan.metrics.structural_similarity import MsSsimCollector, MsSsimProtocol, mean_and_error
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
@@ -29,7 +34,8 @@ class Metric:
 
     is_distance: whether it compares fakes with reals; its noise floor is then the distance of reals to other reals.
     Else it is a figure of one set, and the reals' own figure is what to compare with. spread: what the number behind
-    the ± is. seed: of what is random beside the protocol, KID's subsets and the inception score's parts.
+    the ± is. seed: of what is random beside the protocol, KID's subsets and the inception score's parts. smallest:
+    pixels of a side that it needs.
     """
 
     name: str
@@ -38,12 +44,25 @@ class Metric:
     is_distance: bool
     spread: str
     seed: int = 0
+    smallest: ClassVar[int] = 4
 
     @property
     def reals_needed(self) -> int:
-        """Images that a data set must hold: a distance's noise floor takes others, at least half as many again."""
-        # So many are enough to see the floor (it is a little higher then), and 30,000 images are for SWD's 16,384.
+        """Images that a data set must hold."""
         return self.size + self.size // 2 if self.is_distance else self.size
+
+    def reals_taken(self, there: int) -> int:
+        """How many of a data set's images are the reals."""
+        return self.size
+
+    def floor_taken(self, there: int) -> int:
+        """How many others are measured against the reals for the noise floor; 0 for none.
+
+        Half as many as the reals are enough to see it (it is a little higher then): 30,000 images do for SWD.
+        """
+        reals = self.reals_taken(there)
+        others = min(self.size, there - reals)
+        return others if self.is_distance and others >= reals // 2 else 0
 
     def collector(
         self, role: str, device: torch.device, images: int | None = None, against: Statistics | None = None
@@ -61,6 +80,7 @@ class Metric:
 
 class _Swd(Metric):
     protocol: SwdProtocol
+    smallest = COARSEST
 
     def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
         return SwdCollector(replace(self.protocol, images=images), role, device, against)
@@ -82,8 +102,17 @@ class _MsSsim(Metric):
 
 @dataclass(frozen=True)
 class _Features(Metric):
+    """Fakes as many as the protocol says, against as many reals or all that there are: 30,000 of CelebA-HQ."""
+
     protocol: FeatureProtocol
     weights: Path | None = None
+
+    @property
+    def reals_needed(self) -> int:
+        return K_NEAREST + 1
+
+    def reals_taken(self, there: int) -> int:
+        return min(self.size, there)
 
     def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
         return FeatureCollector(replace(self.protocol, images=images), device, self.weights)
@@ -103,32 +132,60 @@ class _Kid(_Features):
 
 class _InceptionScore(_Features):
     def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
-        mean, std = inception_score(fakes["logits"], seed=self.seed)
+        if len(fakes["logits"]) < SPLITS:  # a small data set's own score
+            return {}, {}
+        mean, std = inception_score(fakes["logits"], splits=SPLITS, seed=self.seed)
         return {"": mean}, {"": std}
 
 
-OF_FEATURES = ("fid", "kid", "is")
+class _Precision(_Features):
+    def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
+        return _share(covered(fakes["features"], reals["features"]))
+
+
+class _Recall(_Features):
+    def compare(self, fakes: Statistics, reals: Statistics) -> tuple[Values, Values]:
+        return _share(covered(reals["features"], fakes["features"]))
+
+
+def _share(inside: np.ndarray) -> tuple[Values, Values]:
+    share = float(inside.mean())
+    return {"": share}, {"": math.sqrt(share * (1 - share) / len(inside))}
+
+
+SPLITS = 10
+OF_INCEPTION = ("fid", "kid", "is")
+OF_FEATURES: Mapping[str, tuple[type[_Features], NetworkName, str]] = {
+    "fid": (_Fid, "inception", "standard error over 8 parts of the fakes"),
+    "kid": (_Kid, "inception", "deviation over 100 subsets"),
+    "is": (_InceptionScore, "inception", f"deviation over {SPLITS} splits"),
+    "precision": (_Precision, "vgg16", "standard error over fakes"),
+    "recall": (_Recall, "vgg16", "standard error over reals"),
+}
 NEIGHBOURS = "neighbours"
 NAMES = ("swd", "ms_ssim", *OF_FEATURES, *(f"{name}_efficientnet_lite0" for name in OF_FEATURES), NEIGHBOURS)
 SWD = SwdProtocol()
 TITLES = {"swd": "SWD x1e3", "ms_ssim": "MS-SSIM"}
 
 
-def choose(names: str, *, images: int | None = None, seed: int = 0, weights: Path | None = None) -> list[Metric]:
+def choose(
+    names: str, *, images: int | None = None, seed: int = 0, weights: Path | None = None, flag: str = "--images"
+) -> list[Metric]:
     """The metrics of these names, "swd,ms_ssim", each once.
 
     images: number of images of each set, by default the protocol's own: 16,384 for SWD, 20,000 (10,000 pairs) for
-    MS-SSIM, 50,000 for inception, 10,000 for efficientnet_lite0. seed: of patches, directions and subsets. weights: a
-    file of the inception network, for fid, kid and is. "neighbours" needs the training images themselves, and is left
-    to others. Raises ConfigError for an unknown name, too small a number, or weights that no metric asks for.
+    MS-SSIM, 50,000 for inception and vgg16, 10,000 for efficientnet_lite0. seed: of patches, directions and subsets.
+    weights: a file of the inception network, for fid, kid and is. flag: what the number is called where it was given.
+    "neighbours" needs the training images themselves, and is left to others. Raises ConfigError for an unknown name,
+    too small a number, or weights that no metric asks for.
     """
     wanted = split_names(names)
     unknown = [name for name in wanted if name not in NAMES]
     if unknown or not wanted:
         raise ConfigError(f"--metrics: {', '.join(unknown) or 'none'} not known; use some of {', '.join(NAMES)}")
     if images is not None and images < 16:
-        raise ConfigError(f"--images: {images} are too few to measure anything; give 16 or more")
-    if weights is not None and not {*OF_FEATURES} & {*wanted}:
+        raise ConfigError(f"{flag}: {images} are too few to measure anything; give 16 or more")
+    if weights is not None and not {*OF_INCEPTION} & {*wanted}:
         raise ConfigError(f"--inception-weights: is for fid, kid and is, not for {', '.join(wanted)}; leave it out")
     return [_metric(name, images, seed, weights) for name in wanted if name != NEIGHBOURS]
 
@@ -147,12 +204,7 @@ def _metric(name: str, images: int | None, seed: int, weights: Path | None) -> M
         pairs = MsSsimProtocol(pairs=images // 2 if images else MsSsimProtocol.pairs)
         return _MsSsim(name, pairs, 2 * pairs.pairs, False, "standard error over pairs")
     kind, _, offline = name.partition("_")
-    network: NetworkName = "efficientnet_lite0" if offline else "inception"
+    cls, published, spread = OF_FEATURES[kind]
+    network: NetworkName = "efficientnet_lite0" if offline else published
     protocol = FeatureProtocol(network=network, images=images or (10_000 if offline else 50_000))
-    spread = {
-        "fid": "standard error over 8 parts of the fakes",
-        "kid": "deviation over 100 subsets",
-        "is": "deviation over 10 splits",
-    }[kind]
-    cls = {"fid": _Fid, "kid": _Kid, "is": _InceptionScore}[kind]
-    return cls(name, protocol, protocol.images, kind != "is", spread, seed, None if offline else weights)
+    return cls(name, protocol, protocol.images, kind != "is", spread, seed, weights if network == "inception" else None)

@@ -1,5 +1,6 @@
 """What a run will do and need, before it does it: `progan train --dry-run`."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,11 @@ from progan.networks import Discriminator, Generator, parameter_count
 from progan.run.team import group_size, images_at_once
 from progan.schedule import Phase, Schedule
 from progan.support.errors import RunError
+from progan.support.progress import duration
 
 PROCESS_BYTES = 400 * 2**20
 ACTIVATIONS = 7
+DISK_BYTES_PER_S = 200_000_000  # that a modest disk takes
 # What an error other than torch.OutOfMemoryError says: on CPUs (Linux, Windows), Apple's devices, in CUDA's libraries.
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
@@ -24,7 +27,7 @@ def plan_table(config: TrainConfig) -> Table:
     table = Table(title=f"{config.schedule.total_nimg / 1000:g} kimg to {config.g.resolution}x{config.g.resolution}")
     for name in ("resolution", "phase", "kimg", "batch", "lr", "G, D (M)", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.caption = "G, D: million parameters at work; memory: estimated, at the peak of a step"
+    table.caption = f"G, D: million parameters at work; memory: estimated, at the peak of a step\n{_disk(config)}"
     schedule = Schedule(config.schedule, config.g.resolution)
     for span in schedule.phases():
         phase = schedule.at(span.start_nimg)
@@ -39,6 +42,26 @@ def plan_table(config: TrainConfig) -> Table:
             f"{memory_bytes(config, phase.resolution, images_at_once(config, phase)) / 2**30:.1f} GiB",
         )
     return table
+
+
+def disk_bytes(config: TrainConfig) -> tuple[int, int]:
+    """What a whole run writes in checkpoints and snapshots, and what of it stays, without the pictures."""
+    with torch.device("meta"):
+        g, d = parameter_count(Generator(config.g)), parameter_count(Discriminator(config.d))
+    checkpoint = 4 * (4 * g + 3 * d)  # weights and Adam's two moments of each; the moving average of G
+    total = config.schedule.total_nimg
+    saved, snapshots = (math.ceil(total / every) for every in (config.checkpoint_nimg, config.snapshot_nimg))
+    kept = min(saved, 2) + (total // config.keep_every_nimg if config.keep_every_nimg else 0)
+    return checkpoint * saved + 4 * g * snapshots, checkpoint * kept + 4 * g * snapshots
+
+
+def _disk(config: TrainConfig) -> str:
+    written, kept = disk_bytes(config)
+    seconds = written / DISK_BYTES_PER_S
+    return (
+        f"disk: {kept / 2**30:.3g} GiB stay of {written / 2**30:.3g} written, {duration(seconds)} at"
+        f" {DISK_BYTES_PER_S // 10**6} MB/s (1% of {duration(100 * seconds)})"
+    )
 
 
 def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:

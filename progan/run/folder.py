@@ -71,7 +71,7 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
     if config.precision == "auto":
         config = replace(config, precision=before.precision)
     differ = [
-        f"{name} was {old[name]} and is now {value}"
+        f"{name} was {printable(old[name], 60)} and is now {value}"
         for name, value in _kept(config, data_hash, init).items()
         if old[name] != value
     ]

@@ -23,7 +23,7 @@ from progan.support.errors import RunError, printable
 from progan.support.files import write_text, write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
-from progan.support.progress import progress_bar
+from progan.support.progress import duration, progress_bar
 from progan.support.run_files import RunFolder, own_source
 
 
@@ -95,7 +95,7 @@ class RunLog:
         losses = "  ".join(f"{name} {value:.3f}" for name, value in means.items())
         self._line(self.log, f"{progress}  {losses}")
         if not self.console.is_terminal:
-            self.console.print(progress, highlight=False)
+            self.console.print(progress, soft_wrap=True)
         state.sums, state.steps = {}, 0
 
     @contextmanager
@@ -110,7 +110,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line for the log and the screen."""
         self._line(self.log, text)
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, soft_wrap=True)
 
     def check_place(self) -> None:
         """Raise RunError when the run's folder is no longer where it was: nothing is written in its place."""
@@ -135,7 +135,7 @@ class RunLog:
         return f"{speed:.0f} img/s  {duration(left)} left"
 
     def _line(self, file: RawIOBase, text: str) -> None:
-        rest = memoryview(text.encode() + b"\n")
+        rest = memoryview(text.encode(errors="backslashreplace") + b"\n")
         try:
             while rest:  # a disk that fills up takes a part first, and only then says why
                 rest = rest[file.write(rest) or 0 :]
@@ -152,18 +152,12 @@ def title(phase: Phase) -> str:
     return f"{phase.resolution}x{phase.resolution}{fading}"
 
 
-def duration(seconds: float) -> str:
-    """'3 h 07 min', '12 min', '40 s'."""
-    if not math.isfinite(seconds):
-        return "?"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 class _Line(TypedDict):
     nimg: int
+
+
+class _Measured(_Line):
+    source: str
 
 
 def cut_after(path: Path, nimg: int) -> None:
@@ -186,7 +180,7 @@ def cut_after(path: Path, nimg: int) -> None:
 
 def cut_measurements(path: Path, nimg: int) -> None:
     """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    lines = read_plain(path, LIST_BYTES).splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if not _measured_after(line, nimg)]
     if kept != lines:
         write_whole(path, lambda file: file.writelines(kept))
@@ -194,7 +188,7 @@ def cut_measurements(path: Path, nimg: int) -> None:
 
 def _measured_after(line: bytes, nimg: int) -> bool:
     try:
-        row = json.loads(line)
-        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line, _Measured)
+        return row["nimg"] > nimg and row["source"] == own_source(row["nimg"])
+    except ValueError:
         return not line.endswith(b"\n")  # cut short by a kill

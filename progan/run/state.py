@@ -28,6 +28,7 @@ CHECKSUM = b"progan sha256 "  # begins the comment of the archive, its last byte
 # but for rounding.
 FREE_FIELDS = (
     "schedule.total_nimg",
+    "labels",  # label_dim says what came of it
     "device",
     "micro_batch",
     "snapshot_nimg",
@@ -239,7 +240,7 @@ def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("checkpoint-*.pt"))
+    return [path for path in sorted(folder.glob("checkpoint-*.pt")) if path.stem[11:].isdecimal()]
 
 
 def nimg_of(checkpoint: Path) -> int:

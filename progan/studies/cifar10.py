@@ -18,15 +18,16 @@ from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol
 from progan.metrics.suite import Metric, choose, value_title
 from progan.presets import PRESETS
-from progan.run.log import duration
+from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Scale
-from progan.studies.runner import Experiment, prepare_study, run_experiments
+from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import markdown_table, mean_and_std, plus_minus
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.files import write_json, write_text
 from progan.support.malloc import keep_freed_memory
+from progan.support.progress import duration
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
@@ -124,7 +125,7 @@ def cifar10(
     check_data(pyramid, measure.chosen(), scale)
     check_networks(measure.chosen(), weights)
     prepare_study(out, {"study": "CIFAR-10", "scale": scale, "data": pyramid.hash})
-    config = replace(of.config, device=device)
+    config = replace(of.config, device=device, precision=study_precision(out, device, of.config.precision))
     experiments = [
         Experiment(f"cifar10, seed {seed}", replace(config, seed=seed), data, out / f"seed{seed}", measure)
         for seed in range(seeds)

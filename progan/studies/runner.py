@@ -23,15 +23,15 @@ from progan.data.store.manifest import MANIFEST
 from progan.data.store.pyramid import ImagePyramid
 from progan.networks import parameter_count
 from progan.run.dry_run import work_left
-from progan.run.log import duration
+from progan.run.folder import read_config
 from progan.run.state import FREE_FIELDS
 from progan.support.config_io import flat_fields
 from progan.support.device import pick_device
-from progan.support.errors import ConfigError, RunError, Stopped, UserError, printable
-from progan.support.files import make_folder, write_json
+from progan.support.errors import ConfigError, RunError, Stopped, UserError
+from progan.support.files import write_json
 from progan.support.json_reader import parse_json, read_json
 from progan.support.plain_files import CONFIG_BYTES, open_plain
-from progan.support.progress import progress_bar
+from progan.support.progress import duration, progress_bar
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores, end_with_parent
 from progan.training import train
@@ -43,7 +43,10 @@ WITHOUT_RESULT = set(FREE_FIELDS) - {"schedule.total_nimg"}
 
 
 class Measure(Protocol):
-    """What is done with a finished run: a frozen dataclass that can be pickled; its fields decide the result."""
+    """What is done with a finished run: a frozen dataclass that can be pickled.
+
+    Its fields decide the result, but for those that are not compared.
+    """
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]: ...
 
@@ -69,6 +72,7 @@ class Experiment:
         measure = {
             field.name: _content(getattr(self.measure, field.name))
             for field in dataclasses.fields(self.measure)  # type: ignore[arg-type]
+            if field.compare
         }
         key = {
             "config": fields,
@@ -81,8 +85,11 @@ class Experiment:
         """The record of before, if it is whole and of the same key."""
         try:
             saved = read_json(self.folder / self.result, _Saved, CONFIG_BYTES)
+            fields = saved["key"]["config"]
+            if fields["precision"] == "auto":  # of a time when a record did not say what that had come to
+                fields["precision"] = read_config(RunFolder(self.folder), "")[0].precision
             return saved["record"] if saved["key"] == self.key() else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError, RunError):
             return None
 
 
@@ -223,7 +230,7 @@ class _Display:
         self.begun = self.last_line = time.monotonic()
         self.finished = len(experiments) - len(self.tasks)
         if self.finished:
-            self.console.print(f"{self.finished} of {len(experiments)} runs are there already", highlight=False)
+            self.console.print(f"{self.finished} of {len(experiments)} runs are there already", soft_wrap=True)
 
     def __enter__(self) -> "_Display":
         self.progress.start()
@@ -247,7 +254,7 @@ class _Display:
                 running.append(f"{experiment.name}: {nimg / 1000:.1f} of {total / 1000:g} kimg")
         if running and not self.console.is_terminal:
             self.last_line = time.monotonic()
-            self.console.print("; ".join(running), highlight=False, soft_wrap=True)
+            self.console.print("; ".join(running), soft_wrap=True)
 
     def done(self, i: int, record: dict[str, Any]) -> None:
         """Say that a run is trained and measured."""
@@ -277,21 +284,3 @@ def _content(value: Any) -> Any:
     if isinstance(value, Path) and (value / MANIFEST).exists():
         return ImagePyramid.open(value).hash
     return value
-
-
-def prepare_study(out: Path, facts: dict[str, Any]) -> None:
-    """Make the folder of a study, or enter that of one with the same facts; RunError says which fact differs."""
-    path = out / "study.json"
-    if path.exists():
-        try:
-            before = {"study": facts.get("study"), **read_json(path, dict[str, Any], CONFIG_BYTES)}
-        except (OSError, ValueError) as error:
-            raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
-        other = {name: value for name, value in facts.items() if before.get(name) != value}
-        if differ := [f"{name} was {before.get(name)} and is now {value}" for name, value in other.items()]:
-            raise RunError(f"{out}: holds another study ({'; '.join(differ)}); give --out a new folder")
-        return
-    if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
-        raise RunError(f"{out}: is not empty and holds no study; give --out a new folder")
-    make_folder("--out", out)
-    write_json(path, facts)

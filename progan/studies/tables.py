@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from progan.support.terminal import say
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int, tight: bool = False) -> str:
@@ -34,6 +34,5 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 def show(text: str, written: Iterable[Path]) -> None:
     """Print a table, and where it and what belongs to it was written."""
-    console = Console()
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print("written to " + ", ".join(map(str, written)), soft_wrap=True)
+    say(text)
+    say("written to " + ", ".join(map(str, written)))

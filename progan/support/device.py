@@ -12,16 +12,19 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def pick_device(name: str) -> torch.device:
-    """The device by name; "auto" takes CUDA, then Apple's, then the CPU. Raises ConfigError if it is not there."""
+    """The device by name; "auto" takes CUDA, then Apple's, then the CPU. Raises ConfigError if it is not there.
+
+    Nothing is allocated on it: a process that shares a machine's GPUs with others has not chosen its own yet.
+    """
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"device: {name!r} is not on this machine; use auto, cpu, cuda or mps") from None
+    except RuntimeError:
+        device = torch.device("meta")
+    if (device.index or 0) >= there.get(device.type, 0):
+        raise ConfigError(f"device: {name!r} is not on this machine; use auto, cpu, cuda or mps")
     return device
 
 

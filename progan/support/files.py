@@ -53,7 +53,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def check_free(field: str, *paths: Path) -> None:
@@ -107,6 +107,22 @@ def locked(folder: Path, worker: str) -> Iterator[None]:
                 reason = printable(error)
                 print(f"progan: {folder}: cannot be locked ({reason}); start no other {worker} in it", file=sys.stderr)
         yield
+
+
+def is_locked(folder: Path) -> bool | None:
+    """Whether a process holds the lock of a folder, asked without taking it even for a moment.
+
+    None where the system keeps no list of locks.
+    """
+    try:
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return None
+    try:
+        inode = (folder / ".lock").stat().st_ino
+    except OSError:
+        return False
+    return any(line.split()[5].endswith(f":{inode}") for line in locks.splitlines() if " FLOCK " in line)
 
 
 def sync_folder(folder: Path) -> None:

@@ -3,8 +3,8 @@
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 CONFIG_BYTES = 2**24  # of a configuration or a study; a large one has 10 kB
 LIST_BYTES = 2**27  # of a manifest, a list of labels or a run's lines; a million labelled pictures take 40 MB
@@ -22,7 +22,7 @@ def check_plain(path: Path, most: int | None = None) -> None:
     _check(os.stat(path), path, most)  # before it is opened, for opening alone moves a tape
 
 
-def open_plain(path: Path, most: int | None = None) -> BinaryIO:
+def open_plain(path: Path, most: int | None = None) -> BufferedReader:
     """Open a file for reading. Raises OSError as `check_plain` does; a pipe without a writer is not waited for."""
     check_plain(path, most)
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))

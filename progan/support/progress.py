@@ -1,13 +1,14 @@
 """Progress on stderr: a bar on a terminal, elsewhere silence or now and then a line."""
 
-import sys
+import math
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+
+from progan.support.terminal import Terminal, say
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -21,9 +22,9 @@ def progress_bar(
 
     before, after: texts may name fields of the task, "{task.fields[phase]}". transient: it vanishes at the end.
     """
-    console = Console(stderr=True, quiet=quiet)
-    start = [TextColumn(before)] if before else []
-    columns = [TextColumn(column) if isinstance(column, str) else column() for column in after]
+    console = Terminal(stderr=True, quiet=quiet)
+    start = [TextColumn(before, markup=False)] if before else []
+    columns = [TextColumn(column, markup=False) if isinstance(column, str) else column() for column in after]
     disable = quiet or not console.is_terminal
     return Progress(*start, BarColumn(), *columns, console=console, disable=disable, transient=transient)
 
@@ -51,4 +52,14 @@ def with_progress(results: Iterable[T], total: int, what: str = "images") -> Ite
                 last_line = now
                 left = (total - done) / rate
                 line = f"{done:,} of {total:,} {what}, {rate:,.0f} img/s, {left:,.0f} s left"
-                print(line, file=sys.stderr, flush=True)
+                say(line, error=True)
+
+
+def duration(seconds: float) -> str:
+    """'3 h 07 min', '12 min', '40 s'."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

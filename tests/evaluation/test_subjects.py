@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import progan.evaluation.subjects
 from progan.cli import main
+from progan.data.store.pyramid import ImagePyramid
+from progan.evaluation.subjects import subjects_of
 from progan.images import to_pil, write_png
 from progan.training import train
 
@@ -58,6 +62,15 @@ def test_the_images_of_any_program_are_measured(place: Path) -> None:
     assert swd["source"] == "pictures"
 
 
+def test_the_generator_works_where_it_is_told_to(place: Path) -> None:
+    asked = []
+    (subject,) = subjects_of(place / "run", ImagePyramid.open(place / "data"), torch.device("meta"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progan.evaluation.subjects, "fakes_of", lambda g, *_, **__: asked.append(g))
+        subject.images(4)
+    assert {weight.device.type for weight in asked[0].parameters()} == {"meta"}
+
+
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
@@ -66,7 +79,7 @@ def test_the_images_of_any_program_are_measured(place: Path) -> None:
         ("run --data small --images 16", "images are 16x16, small holds 4 to 8 pixels"),
         ("run --data data --images 3", "--images: 3 are too few"),
         ("run --data data --metrics foo", "foo not known; use some of swd"),
-        ("--data data", "give a run folder or a .safetensors file, or --fakes FOLDER"),
+        ("--data data", "give a run folder, a .safetensors file, hf://OWNER/NAME, or --fakes FOLDER"),
         ("run --fakes pictures --data data", "one of them"),
         ("--fakes pictures --data data --images 24", "20 images are too few, 24 are needed"),
         ("--fakes broken --data data --images 16", "07.png"),

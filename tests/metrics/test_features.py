@@ -194,7 +194,7 @@ def test_features_are_computed_in_full_float32_and_without_gradients(pixels: lis
 def test_what_a_protocol_may_be() -> None:
     assert FeatureProtocol().describe() == {"metric": "features", "version": 1, "network": "inception", "images": 50000}
     assert FeatureProtocol().hash != LITE0.hash
-    with pytest.raises(ConfigError, match="'vgg' is not known; use one of inception, efficientnet_lite0"):
+    with pytest.raises(ConfigError, match="'vgg' is not known; use one of inception, vgg16, efficientnet_lite0"):
         FeatureProtocol("vgg")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="images is 1; give 2 or more"):
         FeatureProtocol(images=1)

@@ -56,6 +56,32 @@ def test_the_whole_protocol_falls_among_the_ten_official_seeds() -> None:
     assert ((official.min(0) < ours) & (ours < official.max(0))).all()
 
 
+def test_a_device_without_float64_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's has none: tensors there are stood in for by ones that refuse it."""
+    to = torch.Tensor.to
+
+    class Apple(torch.Tensor):
+        device = torch.device("mps")  # type: ignore[assignment]
+
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            found = super().__torch_function__(func, types, args, kwargs or {})
+            with torch._C.DisableTorchFunctionSubclass():
+                if func is torch.Tensor.cpu:
+                    return found.as_subclass(torch.Tensor)
+                if torch.float64 in [x.dtype for x in (found, *args) if isinstance(x, torch.Tensor)]:
+                    raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+            return found
+
+    def moved(x: torch.Tensor, device: torch.device) -> torch.Tensor:
+        assert x.dtype != torch.float64
+        return x.as_subclass(Apple) if device.type == "mps" else to(x, device)
+
+    wanted = sw.swd(A, B, **FEW)
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    assert sw.swd(A, B, device="mps", **FEW) == wanted
+
+
 # Against independent implementations.
 
 

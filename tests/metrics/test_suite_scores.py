@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from progan.evaluation.meter import Meter, Reals
+from progan.evaluation.meter import Meter, Reals, in_one_line
 from progan.metrics import features
 from progan.metrics.suite import NAMES, choose
 from progan.support.errors import ConfigError, DataError
@@ -92,13 +92,35 @@ def test_weights_are_for_the_inception_network_alone(loaded: list[tuple[Any, ...
         choose("swd,is_efficientnet_lite0", weights=weights)
 
 
+def test_fakes_against_all_reals_where_there_are_fewer(loaded: list[tuple[Any, ...]], make_data: Any) -> None:
+    """50,000 fakes are measured against CelebA-HQ's 30,000 reals: none are left to show the noise floor."""
+    chosen = choose("fid,kid,is,precision,recall,fid_efficientnet_lite0", images=30)
+    fakes = np.random.default_rng(1).integers(0, 256, (30, 3, 8, 8), dtype=np.uint8)
+    for there, reals, floor in ((12, 12, 0), (44, 30, 0), (45, 30, 15), (80, 30, 30)):
+        data = make_data(f"data{there}", count=there, resolution=8)
+        found = Meter(chosen, Reals(data, 8, False), CPU, quiet=True).measure([fakes])
+        for result in found:
+            distance = result.metric.name != "is"
+            wanted = {"fakes": 30, "reals": reals} | ({"floor": floor} if floor and distance else {})
+            assert result.images == wanted
+            assert math.isfinite(result.values[""])
+            assert set(result.floor) == ({""} if floor or not distance else set())
+        a, b = (
+            np.concatenate([batch.reshape(-1, 3, 2, 4, 2, 4).mean((3, 5)).reshape(-1, 12) for batch in batches])
+            for batches in (Reals(data, 8, False).stream(0, reals), [fakes])
+        )
+        assert found[0].values[""] == pytest.approx(features.frechet_distance(b, a), rel=1e-4)
+        assert ("reals" in in_one_line(found[:1])) == bool(floor)
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "neighbours"])
 def test_as_many_reals_as_a_metric_needs_are_enough_and_one_less_is_not(name: str, make_data: Any) -> None:
-    (metric,) = choose(name, images=17 if "_" not in name else 16)
+    (metric,) = choose(name, images=17 if name == "swd" else 16)
     enough = metric.reals_needed
-    Meter([metric], Reals(make_data("enough", count=enough, resolution=8), 8, False), CPU, quiet=True)
+    assert enough == {"swd": 25, "ms_ssim": 16}.get(name, 4)
+    Meter([metric], Reals(make_data("enough", count=enough, resolution=16), 16, False), CPU, quiet=True)
     with pytest.raises(DataError, match=f"{name} needs {enough}"):
-        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=8), 8, False), CPU, quiet=True)
+        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=16), 16, False), CPU, quiet=True)
 
 
 def test_images_that_all_look_alike_score_one() -> None:

@@ -14,7 +14,7 @@ from progan.run.log import cut_measurements
 from progan.run.metrics_log import RunMetrics, plot_metrics, read_metrics, worse
 from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.run_files import RunFolder
-from progan.training import train
+from progan.training import fit_to_data, train
 
 pytestmark = pytest.mark.usefixtures("few_directions")
 
@@ -139,9 +139,10 @@ def test_the_plot_shows_what_was_measured(measured: TrainConfig, make_data: Any,
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
+        ({"metrics": "swd,neighbours"}, ConfigError, "--metrics: neighbours is not measured while training"),
         ({"metrics": "swd,nonsense"}, ConfigError, "nonsense not known; use some of swd"),
-        ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576"),
-        ({"metrics_images": 3}, ConfigError, "3 are too few"),
+        ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576 .*or --metrics-images 16"),
+        ({"metrics_images": 3}, ConfigError, "--metrics-images: 3 are too few"),
     ],
 )
 def test_a_metric_that_cannot_be_measured_is_refused_before_training(
@@ -149,6 +150,23 @@ def test_a_metric_that_cannot_be_measured_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"resolution": 8}, "--metrics: swd needs images of 16x16, these are 8x8; leave it out"),
+        ({"channels": 4}, "--metrics: .*data has 4 channels, and 1 or 3 can be measured"),
+    ],
+)
+def test_so_are_images_that_a_metric_does_not_take(
+    measured: TrainConfig, make_data: Any, tmp_path: Path, shape: dict[str, int], message: str
+) -> None:
+    data = make_data(count=32, **shape)
+    small = {name: replace(getattr(measured, name), resolution=data.resolution) for name in ("g", "d")}
+    with pytest.raises(DataError, match=message):
+        train(fit_to_data(replace(measured, **small), data), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -154,7 +154,7 @@ def test_inception_weights_add_the_inception_score_at_small_scale(
         ({"data": "large"}, DataError, "large: holds 64x64 images with 3 channels; give one of 32x32 in colour"),
         ({"data": "few"}, DataError, "few: holds 23 images, swd at --scale small needs 24; give a larger data set"),
         ({"data": "none"}, DataError, "none: no such folder"),
-        ({"scale": "paper"}, DataError, "data: holds 40 images, is at --scale paper needs 50,000"),
+        ({"scale": "paper"}, DataError, "data: holds 40 images, swd at --scale paper needs 24,576"),
         ({"scale": "medium"}, ConfigError, "--scale: 'medium' is not known; use one of paper, small"),
         ({"seeds": 0}, ConfigError, "--seeds: 0 is not allowed; train 1 or more networks"),
         ({"device": "tpu"}, ConfigError, "device: 'tpu' is not on this machine"),

@@ -1,14 +1,18 @@
 """Runs side by side, each measured at its end, none done twice."""
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from progan.data.store.pyramid import ImagePyramid
-from progan.studies.runner import Experiment, prepare_study, run_experiments, trained_nimg
+from progan.studies.folder import prepare_study, study_precision
+from progan.studies.runner import Experiment, run_experiments, trained_nimg
 from progan.support.errors import ConfigError, RunError
+from progan.support.files import write_json
 from progan.support.run_files import RunFolder
 from progan.training import fit_to_data
 
@@ -18,6 +22,7 @@ class Look:
     """Measures the size of the weights file, and writes down that it was asked."""
 
     what: str = "bytes"
+    where: str = field(default="here", compare=False)
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         with (folder.path / "asked").open("a") as file:
@@ -60,6 +65,30 @@ def test_runs_are_trained_and_measured_once(experiment: Experiment, tmp_path: Pa
     (two.folder / "result.json").write_text("{")
     assert run_experiments([two], quiet=True)[0]["bytes"] == first[1]["bytes"]
     assert (asked(experiment), asked(two)) == (3, 2)
+
+
+def test_a_record_stands_where_nothing_but_the_device_or_an_unsaid_number_format_differs(
+    experiment: Experiment,
+) -> None:
+    (record,) = run_experiments([experiment], quiet=True)
+    assert replace(experiment, measure=replace(experiment.measure, where="elsewhere")).record() == record
+    path = experiment.folder / "result.json"
+    saved = json.loads(path.read_text())
+    saved["key"]["config"]["precision"] = "auto"  # as it was written before; the run began in fp32
+    write_json(path, saved)
+    assert experiment.record() == record
+    assert replace(experiment, config=replace(experiment.config, precision="bf16")).record() is None
+
+
+def test_a_study_keeps_the_number_format_of_its_first_run(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for fast, format in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda fast=fast: {"avx512_bf16": fast})
+        assert study_precision(tmp_path / "new", "cpu") == format
+    run_experiments([experiment], quiet=True)  # in fp32
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert study_precision(experiment.folder.parent, "cpu") == "fp32"
 
 
 def test_a_run_that_fails_does_not_stop_the_others(experiment: Experiment, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from progan.data.source import BadImageError
 from progan.support.errors import DataError
+from progan.support.plain_files import open_plain
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # around the data of every record
 
@@ -88,7 +89,7 @@ def record_offsets(path: Path, *, longest: int, first: int | None = None) -> "ar
     offsets = array("q", [0])
     length = -1
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             while offsets[-1] < size and (first is None or len(offsets) <= first):
                 where = f"{path}: record {len(offsets) - 1} at byte {offsets[-1]:,}"
@@ -113,7 +114,7 @@ def record_offsets(path: Path, *, longest: int, first: int | None = None) -> "ar
 def read_record(path: Path, start: int, end: int) -> bytes:
     """The data of the record that lies at bytes start..end. Raises BadImageError when a checksum is wrong."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(start)
             record = file.read(end - start)
     except OSError as error:

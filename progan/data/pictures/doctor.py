@@ -1,6 +1,5 @@
 """Look at everything before a data set is made of it, or after, and change nothing: `progan data doctor`."""
 
-import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 from rich.console import Group, RenderableType
 from rich.table import Table
-from rich.text import Text
 
 from progan.data.pictures.duplicates import near_groups
 from progan.data.pictures.inspect import Look, look_at, look_at_image
@@ -20,6 +18,8 @@ from progan.data.store.manifest import FORMAT, MANIFEST
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
 from progan.support.files import write_json
+from progan.support.json_reader import read_json
+from progan.support.plain_files import LIST_BYTES
 from progan.support.workers import work
 
 SHOWN_NAMES = 3
@@ -131,12 +131,13 @@ def report_table(report: Report) -> RenderableType:
     pictures = report.facts["kind"] == "pictures"
     found = report.by_kind()
     if found:
-        rows = Table("found", "files", *(["--on-bad fail | skip | fix"] if pictures else []), "what helps", "such as")
+        rows = Table("found", "files", *(["--on-bad fail | skip | fix"] if pictures else []), "what helps")
+        rows.add_column("such as", overflow="ellipsis", no_wrap=True)
         for kind, names in found.items():
             policy = KINDS[kind].policy()
             does = " | ".join(policy.values() if len(set(policy.values())) > 1 else [policy["fail"]])
             more = ["..."] if len(names) > SHOWN_NAMES else []
-            such = Text("\n".join([*names[:SHOWN_NAMES], *more]), overflow="ellipsis", no_wrap=True)
+            such = "\n".join([*names[:SHOWN_NAMES], *more])
             cells = [does] if pictures else []
             rows.add_row(KINDS[kind].title, f"{len(names):,}", *cells, KINDS[kind].mend, such)
         parts.append(rows)
@@ -145,7 +146,7 @@ def report_table(report: Report) -> RenderableType:
         verdict = f"{bad:,} of {len(report.files):,} cannot be used as they are" if bad else "all can be used"
     else:
         verdict = "the data set is damaged" if bad else "every file matches the manifest"
-    parts.append(Text(verdict))
+    parts.append(verdict)
     return Group(*parts)
 
 
@@ -245,10 +246,9 @@ def _report(facts: dict[str, Any], looks: list[Look]) -> Report:
 def _is_data_set(src: Path) -> bool:
     """Also one that was never finished, so that its error says so; StyleGAN's dataset.json is none of ours."""
     try:
-        content = json.loads((src / MANIFEST).read_bytes())
+        return read_json(src / MANIFEST, dict[str, Any], LIST_BYTES).get("format") == FORMAT
     except (OSError, ValueError):
         return src.is_dir() and any(src.glob("images-*x*.npy"))
-    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _facts_table(facts: dict[str, Any]) -> RenderableType:
@@ -260,5 +260,5 @@ def _facts_table(facts: dict[str, Any]) -> RenderableType:
             some = [f"{name}: {count:,}" for name, count in list(value.items())[:SHOWN_ITEMS]]
             more = [f"and {len(value) - SHOWN_ITEMS} more"] if len(value) > SHOWN_ITEMS else []
             value = ", ".join(some + more) or "none"
-        table.add_row(key.replace("_", " "), Text(f"{value:,}" if type(value) is int else str(value)))
+        table.add_row(key.replace("_", " "), f"{value:,}" if type(value) is int else str(value))
     return table

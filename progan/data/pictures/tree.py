@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from progan.data.pictures.decode import Crop, load_image, picture_formats
+from progan.data.pictures.decode import PICTURE_BYTES, Crop, load_image, picture_formats
 from progan.data.source import BadImage, BadImageError, Levels
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError, printable
@@ -44,7 +44,7 @@ class PictureFile:
             elif self.member is not None:
                 yield io.BytesIO(_zip_member(self.path, self.member))
             else:
-                with open_plain(self.path) as file:
+                with open_plain(self.path, PICTURE_BYTES) as file:
                     yield file
         except OSError as error:
             raise BadImageError(error.strerror or str(error)) from error
@@ -223,7 +223,7 @@ def _fits(src: Path, name: str, size: int) -> bool:
 @lru_cache(maxsize=4)
 def open_zip(path: Path) -> zipfile.ZipFile:
     """One handle in each process: opening reads the whole list of members."""
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(open_plain(path))
 
 
 def _zip_member(path: Path, name: str) -> bytes:

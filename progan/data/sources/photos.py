@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from tyro.conf import Positional
 
 from progan.data.celebahq.align import align, square_side
@@ -21,6 +20,7 @@ from progan.data.source import BadImage, BadImageError, FileSource, ImageStream,
 from progan.data.store.manifest import pyramid_resolutions
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError
+from progan.support.terminal import say
 from progan.support.workers import work
 
 Job = tuple[PictureFile, np.ndarray]  # a photograph and the landmarks [5, 2] of one face in it
@@ -142,7 +142,7 @@ class _Survey:
         known = None if source.landmarks is None else read_landmarks(source.landmarks)
         if known is None:
             check_detector(source.landmark_model)
-            Console(stderr=True).print(f"looking for faces in {len(names):,} photographs", highlight=False)
+            say(f"looking for faces in {len(names):,} photographs", error=True)
         find = partial(photo_faces, known=known, model=source.landmark_model)
         workers = 1 if known is not None else source.workers
         results = work(find, tree.files(), total=len(names), together=1, workers=workers, quiet=known is not None)

@@ -9,12 +9,13 @@ import hashlib
 import os
 import weakref
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from progan.data.store.manifest import AGAIN, MANIFEST, images_name, layout, pyramid_resolutions, read_manifest
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import check_plain, open_plain
 
 HEADER_BYTES = 128  # of every .npy file here: version 1.0, padded so that the count can be filled in at the end
 
@@ -139,6 +140,17 @@ def row_bytes(row: np.ndarray) -> memoryview:
     return np.ascontiguousarray(row).data.cast("B")
 
 
+def map_npy(path: Path) -> np.ndarray:
+    """Map a .npy file into memory. Raises OSError where there is no plain file, and ValueError for a damaged one."""
+    check_plain(path)
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"it is no whole .npy file: {printable(error)}") from error
+
+
 class _Rows:
     """The rows of one file, mapped into memory, and read only as long as nobody writes to it.
 
@@ -149,21 +161,18 @@ class _Rows:
     def __init__(self, path: Path, entry: dict[str, Any]):
         self.path = path
         try:
-            size = path.stat().st_size
-            if size != entry["bytes"]:
-                raise DataError(f"{path}: {size:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
-            self._file = path.open("rb", buffering=0)
+            self._file = open_plain(path)
             weakref.finalize(self, self._file.close)
             self.stamp = self._stamp()
-            if np.lib.format.read_magic(self._file) != (1, 0):
-                raise ValueError("it is no .npy file of version 1.0")
-            shape, _, dtype = np.lib.format.read_array_header_1_0(self._file)
+            if self.stamp[0] != entry["bytes"]:
+                raise DataError(f"{path}: {self.stamp[0]:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
+            shape, dtype = _npy_header(self._file)
             if dtype.name != entry["dtype"] or list(shape) != entry["shape"]:
                 told = f"{entry['dtype']} {entry['shape']}"
                 raise DataError(f"{path}: {dtype.name} {list(shape)}, but {MANIFEST} says {told}; {AGAIN}")
             self.all = np.asarray(np.memmap(self._file, dtype, "r", self._file.tell(), shape))
         except (OSError, ValueError) as error:
-            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({printable(error)})"
             raise DataError(f"{path}: {reason}; {AGAIN}") from error
 
     def read(self, indices: np.ndarray) -> np.ndarray:
@@ -180,3 +189,14 @@ class _Rows:
     def _stamp(self) -> tuple[int, int]:
         status = os.fstat(self._file.fileno())
         return status.st_size, status.st_mtime_ns
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a .npy file, which is then at its first byte of data. Raises ValueError for a damaged one."""
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("of another version than 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"it is no whole .npy file: {printable(error)}") from error
+    return shape, dtype

@@ -29,6 +29,7 @@ FACTS = {
     "reals": "measured against {}",
     "machine": "{}",
     "device": "device {}",
+    "precision": "numbers in {}",
     "torch": "torch {}",
     "command": "`{}`",
 }

@@ -1,9 +1,9 @@
 """The ablation study: trains rows of Table 1, measures them, and collects what the report shows (section 6.1)."""
 
-import json
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
+from progan.run.folder import read_config
 from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES, chosen_rows
 from progan.studies.ablation.time_to_quality import mean_curve, write_curves
+from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Row, row_config
-from progan.studies.runner import Experiment, prepare_study, run_experiments
-from progan.support.device import pick_device
+from progan.studies.runner import Experiment, run_experiments
+from progan.support.device import Precision, pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
 from progan.support.workers import cores
@@ -55,7 +57,13 @@ class Study:
         config = row_config(row, self.scale, SCALES, rows)
         channels = ImagePyramid.open(self.data).channels
         networks = {name: replace(getattr(config, name), channels=channels) for name in ("g", "d")}
-        return replace(config, seed=seed, mirror=self.mirror, device=self.device, **networks)
+        precision = self.precision if config.precision == "auto" else config.precision
+        return replace(config, seed=seed, mirror=self.mirror, device=self.device, precision=precision, **networks)
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The number format of all rows."""
+        return study_precision(self.out, self.device)
 
     @property
     def row_measure(self) -> "RowMeasure":
@@ -118,6 +126,7 @@ class Study:
             "reals": described(self.reals),
             "machine": f"{cores()} cores, {processor()}",
             "device": str(pick_device(self.device)),
+            "precision": self.precision,
             "torch": torch.__version__.split("+")[0],
             "command": command,
             "reals_picture": Path(first["picture"]).with_name("reals.png").as_posix(),
@@ -197,8 +206,8 @@ class CurveMeasure(_Measure):
     snapshot_nimg: int
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
-        config = json.loads(folder.config.read_text())["config"]
-        meter = self.meter("swd", config["g"]["resolution"])
+        config, _ = read_config(folder, "it was there before")
+        meter = self.meter("swd", config.g.resolution)
         times = read_times(folder.timing)
         points = []
         for path in sorted(folder.snapshots.glob("generator-*.safetensors")):

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from progan.images import make_grid
-from progan.run.log import duration
 from progan.studies.modes.classifier import MODES
 from progan.studies.tables import markdown_table, plus_minus
+from progan.support.progress import duration
 
 NOISE = (MODES - 1) / 2  # over the number of images: the KL divergence that even draws are expected to have
 TITLE = 20  # pixels

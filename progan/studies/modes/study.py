@@ -10,7 +10,7 @@ convolution per block in place of two, a D that ends in one dense layer and has 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Reals, fakes_of
 from progan.images import write_png
 from progan.presets import WHOLE_BATCH
+from progan.studies.folder import prepare_study
 from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
 from progan.studies.modes.report import markdown, modes_picture
 from progan.studies.rows import Row, Scale, lr, row_config
-from progan.studies.runner import Experiment, prepare_study, run_experiments
+from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import mean_and_std
 from progan.support.device import pick_device
@@ -32,6 +33,7 @@ from progan.support.errors import ConfigError
 from progan.support.files import write_json, write_text
 from progan.support.progress import counted
 from progan.support.run_files import RunFolder
+from progan.support.terminal import say
 from progan.weights import load_network
 
 CLASSIFIER = "classifier.safetensors"
@@ -109,16 +111,17 @@ class ModeRecovery:
     """Counts the modes of a run's generator: {"modes", "kl", "counts"}, the last for each of the 1,000.
 
     classifier: the SHA-256 of the file beside the run folder that holds it; images: how many are generated; seed: of
-    their latents.
+    their latents; device: where.
     """
 
     classifier: str
     images: int
     seed: int
+    device: str = field(default="auto", compare=False)
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         classifier = read_classifier(folder.path.parent / CLASSIFIER)
-        g = load_network(folder.generator, "generator")[0].requires_grad_(False)
+        g = load_network(folder.generator, "generator")[0].requires_grad_(False).to(pick_device(self.device))
         digits = [classifier.digits(images) for images in fakes_of(g, None, self.images, seed=self.seed)]
         return _counted(np.concatenate(digits))
 
@@ -155,7 +158,7 @@ def recover_modes(
     pick_device(device)
     prepare_study(out, {"study": "mode recovery", "scale": scale, "data": pyramid.hash})
     classifier = classifier_for(pyramid, out / CLASSIFIER)
-    print(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right", flush=True)
+    say(f"digit classifier: {classifier.accuracy:.2%} of {classifier.held_out:,} held-out digits right")
     lines = [(BY_NAME[name], divisor) for divisor in dict.fromkeys(divisors) for name in dict.fromkeys(variants)]
     experiments = [
         Experiment(
@@ -163,7 +166,7 @@ def recover_modes(
             replace(mode_config(variant.name, divisor, scale), seed=seed, device=device),
             data,
             out / f"{variant.name}-d{divisor}-seed{seed}",
-            ModeRecovery(classifier.hash, SCALES[scale].images, seed),
+            ModeRecovery(classifier.hash, SCALES[scale].images, seed, device),
         )
         for variant, divisor in lines
         for seed in range(seeds)

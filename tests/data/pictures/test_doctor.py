@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import shutil
@@ -9,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from rich.console import Console
 
 from progan.data.create import create
 from progan.data.pictures.doctor import Report, examine, report_table, write_report
@@ -18,6 +16,7 @@ from progan.data.sources.folder import Folder
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.support.errors import DataError
+from tests.command import on_screen
 
 
 def scene(seed: int, side: int = 64) -> Image.Image:
@@ -32,12 +31,6 @@ def look(src: Path, **options) -> Report:
 
 def findings(report: Report) -> dict[str, list[tuple[str, str]]]:
     return {entry["file"]: [(f["kind"], f["detail"]) for f in entry["findings"]] for entry in report.files}
-
-
-def on_screen(report: Report) -> str:
-    console = Console(file=io.StringIO(), width=140)
-    console.print(report_table(report))
-    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def write_set(out: Path, images: list[np.ndarray], labels: list[int] | None = None, names: int = 0) -> Path:
@@ -78,7 +71,7 @@ def test_sound_pictures_have_no_findings(src):
         "mode": "RGB",
         "findings": [],
     }
-    assert "all can be used" in on_screen(report)
+    assert "all can be used" in on_screen(report_table(report))
 
 
 def test_copies_name_the_first_of_their_kind(src):
@@ -160,7 +153,7 @@ def test_sizes_and_the_resolution_they_allow(src, tmp_path):
     data = create(Folder(src=src, out=tmp_path / "out", on_bad="skip", workers=1), quiet=True)
     assert facts["resolution"] == data.resolution == 32
     assert len(data) == facts["levels"][3]["square"]
-    assert "64x64: 2, 2x9: 1, 3x3: 1, 40x40: 1, 70x70: 1, and 1 more" in on_screen(look(src))
+    assert "64x64: 2, 2x9: 1, 3x3: 1, 40x40: 1, 70x70: 1, and 1 more" in on_screen(report_table(look(src)))
 
 
 def test_an_archive_has_the_findings_of_the_folder(src, tmp_path):
@@ -219,7 +212,7 @@ def test_the_report_file_says_what_create_does(src, tmp_path):
         "mend": "--crop center or --pad",
     }
     assert content["files"][1]["findings"][0] == {"kind": "not_square", "detail": "64x48"}
-    screen = on_screen(look(src))
+    screen = on_screen(report_table(look(src)))
     assert "wide [b].png" in screen  # not taken for markup
     assert "stops | left out | cropped" in screen
     assert "1 of 2 cannot be used as they are" in screen
@@ -244,7 +237,7 @@ def test_a_sound_data_set_has_no_findings(tmp_path):
     assert [entry["file"] for entry in report.files] == ["dataset.json", *(f"image {i}" for i in range(6))]
     assert report.by_kind() == {}
     assert look(data, workers=2) == report
-    assert "every file matches the manifest" in on_screen(report)
+    assert "every file matches the manifest" in on_screen(report_table(report))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -273,8 +266,8 @@ def test_changed_bytes_are_found(tmp_path):
     assert found["dataset.json"][0][0] == "checksum"
     assert os.fspath(path) in found["dataset.json"][0][1]
     assert found["image 1"] == [("levels", "8")]
-    assert "the data set is damaged" in on_screen(look(data))
-    assert "--on-bad" not in on_screen(look(data))
+    assert "the data set is damaged" in on_screen(report_table(look(data)))
+    assert "--on-bad" not in on_screen(report_table(look(data)))
 
 
 def test_levels_made_in_another_way_are_found(tmp_path):

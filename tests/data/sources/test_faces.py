@@ -1,5 +1,4 @@
 import builtins
-import io
 import os
 import signal
 import subprocess
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from progan.data.create import create, describe
 from progan.data.sources import faces
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.support.errors import DataError
 from progan.support.workers import work
+from tests.command import on_screen
 
 pytest.importorskip("dicebear")
 pytest.importorskip("resvg_py")
@@ -184,9 +183,7 @@ def test_lines_instead_of_a_bar_without_a_terminal(tmp_path, capsys):
 
 def test_describe_shows_what_matters(tmp_path):
     data = create_faces(tmp_path / "d", count=3, resolution=16, command="progan [red]", quiet=True)
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(describe(data))
-    text = console.export_text()
+    text = on_screen(describe(data))
     for part in (
         "3 x 16 x 16",
         data.hash,
@@ -232,9 +229,7 @@ def test_a_killed_creation_leaves_neither_a_data_set_nor_workers(tmp_path):
 
 
 def test_of_very_many_classes_the_first_are_shown(make_data):
-    console = Console(width=120, record=True, file=io.StringIO())
-    console.print(describe(make_data(count=60, resolution=4, labels=50)))
-    text = console.export_text()
+    text = on_screen(describe(make_data(count=60, resolution=4, labels=50)))
     assert "class39" in text
     assert "class40" not in text
     assert "and 10 more; 1 to 2 images each" in text

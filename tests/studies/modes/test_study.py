@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import progan.studies.modes.classifier
@@ -148,12 +149,31 @@ def test_a_generators_images_are_read_digit_by_digit(
         return [stacks.read(np.arange(start, start + 50), 32) for start in range(0, 200, 50)]
 
     monkeypatch.setattr(progan.studies.modes.study, "fakes_of", reals)
-    record = ModeRecovery(classifier.hash, 200, 7)(folder)
+    record = ModeRecovery(classifier.hash, 200, 7, "cpu")(folder)
     labels = np.bincount(stacks.read_labels(np.arange(200)).argmax(1), minlength=1000)
     assert asked == [(64, None, 200, 7)]
     assert np.abs(np.array(record["counts"]) - labels).sum() < 20  # the classifier errs a little
     assert record["modes"] == sum(count > 0 for count in record["counts"])
     assert json.loads(json.dumps(record)) == record
+
+
+def test_modes_are_generated_where_they_are_told_to(
+    stacks: ImagePyramid, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    save_network(folder.generator, Generator(mode_config("progressive", 2, "small").g), nimg=0)
+    classifier = classifier_for(stacks, tmp_path / CLASSIFIER, QUICK)
+    asked = []
+
+    def reals(g: Generator, *_: object, **__: object) -> list[np.ndarray]:
+        asked.append(next(g.parameters()).device.type)
+        return [stacks.read(np.arange(4), 32)]
+
+    monkeypatch.setattr(progan.studies.modes.study, "fakes_of", reals)
+    monkeypatch.setattr(progan.studies.modes.study, "pick_device", torch.device)
+    ModeRecovery(classifier.hash, 4, 0, "meta")(folder)
+    assert asked == ["meta"]
 
 
 # What is trained.
