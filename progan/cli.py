@@ -21,6 +21,7 @@ from progan.commands.import_ import Import
 from progan.commands.modes import Modes
 from progan.commands.project import Project
 from progan.commands.push import Push
+from progan.commands.report import Report
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
@@ -89,6 +90,7 @@ def _parsed(argv: list[str]) -> Command:
                 | Annotated[Export, subcommand(name="export")]
                 | Annotated[Push, subcommand(name="push")]
                 | Annotated[View, subcommand(name="view")]
+                | Annotated[Report, subcommand(name="report")]
                 | Annotated[Track, subcommand(name="track")]
                 | Annotated[Data, subcommand(name="data")]
                 | Annotated[Ablate, subcommand(name="ablate")]

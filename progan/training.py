@@ -1,5 +1,6 @@
 """Training: the loop around the step, and what it leaves in a run's folder (paper section 2, appendix A.1)."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import progan
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.run.dry_run import enough_memory, metrics_advice, step_advice
@@ -24,11 +26,12 @@ from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
 from progan.step import read_reals, train_step
-from progan.support.device import pick_device
+from progan.support.device import machine, pick_device
 from progan.support.errors import ConfigError, DataError, Stopped, UserError
+from progan.support.files import write_text
 from progan.support.malloc import keep_freed_memory
 from progan.support.progress import duration
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, read_lines
 from progan.weights import save_network
 
 
@@ -101,6 +104,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
+    _note_machine(folder, state.nimg, machine(device) | {"processes": team.size})
     if not folder.reals.exists():
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
         log.picture(folder.reals.name, preview.reals())  # last: its absence says that the run has not begun
@@ -143,6 +147,14 @@ def _saved_after(kind: type[Exception], state: TrainState, log: RunLog) -> Itera
                 said = f"{error}; the run is saved at {before / 1000:.1f} kimg, where the same command continues"
                 raise type(error)(said) from None
         raise
+
+
+def _note_machine(folder: RunFolder, nimg: int, about: dict[str, Any]) -> None:
+    """A line of machines.jsonl wherever a run goes on with another machine or version than before."""
+    now = {"nimg": nimg, "progan": progan.__version__} | about
+    lines = list(read_lines(folder.machines))
+    if not lines or lines[-1] | {"nimg": nimg} != now:
+        write_text(folder.machines, "".join(json.dumps(line) + "\n" for line in [*lines, now]))
 
 
 def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:

@@ -32,10 +32,13 @@ def chromium() -> Iterator[Any]:
 
 
 @contextmanager
-def visitor(browser: Any, allowed: tuple[str, ...], *, expected: str = "", **how: Any) -> Iterator[Any]:
+def visitor(
+    browser: Any, allowed: tuple[str, ...], *, expected: str = "", ready: str = "html.ready", **how: Any
+) -> Iterator[Any]:
     """A fresh window's `open(url) -> page`, waiting until it is ready; what goes wrong there is raised at the end.
 
-    allowed: what the addresses of its requests begin with; expected: an error that says this is none.
+    allowed: what the addresses of its requests begin with; expected: an error that says this is none; ready: what is
+    in the page when it is.
     """
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **how})
     wrong: list[str] = []
@@ -52,7 +55,7 @@ def visitor(browser: Any, allowed: tuple[str, ...], *, expected: str = "", **how
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("request", lambda sent: None if sent.url.startswith(allowed) else wrong.append(sent.url))
         page.goto(url)
-        page.wait_for_selector("html.ready")
+        page.wait_for_selector(ready)
         return page
 
     yield open_page

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import progan
 import progan.step
 import progan.training
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
@@ -445,6 +446,22 @@ def test_weights_say_what_they_learned_from(make_config: Any, tmp_path: Path) ->
         assert load_network(path, "generator")[1]["data"] == {
             "hash": data.hash, "count": 4, "label_names": ["a"], "source": {"kind": "test"}, "attribution": credit,
         }  # fmt: skip
+
+
+def test_a_run_says_on_what_it_was_computed(
+    make_data: Any, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = make_data(), make_config(resolution=4)
+    for total, torch_version in ((8, torch.__version__), (16, torch.__version__), (24, "9.9")):
+        monkeypatch.setattr(torch, "__version__", torch_version)
+        train(replace(config, schedule=replace(config.schedule, total_nimg=total)), data, tmp_path / "run")
+    first, second = lines(tmp_path / "run" / "machines.jsonl")  # none where nothing had changed
+    assert (first["nimg"], second["nimg"]) == (0, 16)
+    assert (first["device"], first["threads"], first["processes"]) == ("cpu", torch.get_num_threads(), 1)
+    assert first["progan"] == progan.__version__
+    assert " cores, " in first["processor"]
+    assert second | {"nimg": 0, "torch": first["torch"]} == first
+    assert second["torch"] == "9.9"
 
 
 def test_a_line_of_stats_is_the_mean_of_its_steps(make_data: Any, make_config: Any, tmp_path: Path) -> None:

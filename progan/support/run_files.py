@@ -24,6 +24,7 @@ class RunFolder:
         self.stats = path / "stats.jsonl"
         self.timing = path / "timing.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.machines = path / "machines.jsonl"
         self.log = path / "log.txt"
         self.reals = path / "reals.png"
 
