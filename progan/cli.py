@@ -19,6 +19,9 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.project import Project
+from progan.commands.push import Push
+from progan.commands.report import Report
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
@@ -81,10 +84,13 @@ def _parsed(argv: list[str]) -> Command:
             return tyro.cli(
                 Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
                 | Annotated[Generate, subcommand(name="generate")]
+                | Annotated[Project, subcommand(name="project")]
                 | Annotated[Video, subcommand(name="video")]
                 | Annotated[Evaluate, subcommand(name="evaluate")]
                 | Annotated[Export, subcommand(name="export")]
+                | Annotated[Push, subcommand(name="push")]
                 | Annotated[View, subcommand(name="view")]
+                | Annotated[Report, subcommand(name="report")]
                 | Annotated[Track, subcommand(name="track")]
                 | Annotated[Data, subcommand(name="data")]
                 | Annotated[Ablate, subcommand(name="ablate")]

@@ -26,12 +26,13 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 
 
 class _Data(TypedDict):
-    """What a data set is called by the weights that learned from it."""
+    """What weights say of the data they learned from; `ImagePyramid.about` writes it."""
 
     hash: str
     count: NotRequired[int | None]
     label_names: NotRequired[list[str] | None]
-    attribution: NotRequired[dict[str, str] | None]
+    source: NotRequired[dict[str, Any] | None]
+    attribution: NotRequired[dict[str, Any] | None]
 
 
 class _About(TypedDict):

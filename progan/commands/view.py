@@ -33,7 +33,8 @@ class View:
         try:
             from progan.view.server import serve
         except ModuleNotFoundError as error:
-            raise ConfigError(f"view: {error.name} is not installed; pip install 'progan[view]'") from None
+            package = str(error.name).partition(".")[0]
+            raise ConfigError(f"view: {package} is not installed; pip install 'progan[view]'") from None
         if not 0 <= self.port < 2**16:
             raise ConfigError(f"--port: {self.port} is not allowed; use 0 to {2**16 - 1}")
         serve(self.folder, data=self.data, port=self.port, host=self.host, device=self.device, ready=self._ready)

@@ -22,6 +22,7 @@ from progan.run.folder import read_config
 from progan.sampling.images import load_generator
 from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import write_text
+from progan.support.hub import weights_file
 from progan.support.plain_files import open_plain
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
@@ -33,7 +34,7 @@ _EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
 
 
 def export_page(source: Path, out: Path, *, data: Path | None = None, title: str) -> int:
-    """Write the page of a run folder or a weights file; returns its size in bytes.
+    """Write the page of a run folder, a weights file or hf://OWNER/NAME; returns its size in bytes.
 
     It grows as far as the network had. data: the data set it was trained on, whose author and licence the page names;
     needed only for weights that do not say them. Replaces a page that this function wrote and no other file. Raises
@@ -41,8 +42,9 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
     no generator, and DataError for a data set that is none, or not the one of the run.
     """
     check_out(out)
-    g, stage = load_generator(source)
-    about = load_network(RunFolder(source).newest_generator() if source.is_dir() else source, "generator")[1]
+    path = weights_file(source)
+    g, stage = load_generator(path)
+    about = load_network(path, "generator")[1]
     p = plan(g, stage["resolution"])
     size = page_bytes(p) / 1e6
     if size > LARGEST_MB:

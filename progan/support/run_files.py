@@ -17,12 +17,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
+        self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
         self.snapshots = path / "snapshots"
         self.generator = path / "generator.safetensors"
         self.stats = path / "stats.jsonl"
         self.timing = path / "timing.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.machines = path / "machines.jsonl"
         self.log = path / "log.txt"
         self.reals = path / "reals.png"
 

@@ -67,7 +67,7 @@ def test_the_key_of_reals_changes_with_whatever_changes_them(faces: ImagePyramid
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)  # in place: size and manifest stay
-    keys.append(Reals(faces, 32, False).key())
+    keys.append(Reals(ImagePyramid.open(faces.path), 32, False).key())
     assert len({json.dumps(key) for key in keys}) == len(keys)
 
 

@@ -6,8 +6,8 @@
 import {make} from "./dom.js";
 import {short} from "./words.js";
 
-const WIDTH = 640;
-const HEIGHT = 250;
+const WIDTH = 480;
+const HEIGHT = 220;
 const LEFT = 52;
 const RIGHT = 8;
 const TOP = 8;

@@ -52,7 +52,10 @@ export async function comparePage(main, {words, query, title}) {
 
   const places = (i, nimg) => (byHours ? nimg.map(clocks[i].seconds) : nimg);
   const bands = byHours ? [] : longest.phases.map(({start, stop, resolution, fading}) => ({from: start, to: stop, name: fading ? "" : `${resolution} × ${resolution}`}));
-  const common = {bands, end, unit, onPoint: (x) => scrub.to(x)};
+  const common = {bands, end, unit, onPoint: (x) => {
+    scrub.to(x);
+    for (const mark of marks) mark.at(x);
+  }};
   const measured = new Map();
   runs.forEach((run, i) => {
     for (const {title: name, nimg, levels} of run.metrics) {

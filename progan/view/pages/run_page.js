@@ -18,9 +18,10 @@ export async function runPage(main, {words, title}) {
   const fakes = zoomable(make("img", {alt: "Generated images", error: () => (of.textContent = "this picture cannot be read")}));
   const of = make("span", {"aria-live": "polite"});
   const size = make("span", {class: "quiet"});
-  const reals = zoomable(make("img", {alt: "Real images", src: `runs/${id}/reals`}));
+  const reals = zoomable(make("img", {alt: "Real images"}));
   const realsFigure = make("figure", {}, reals, make("figcaption", {}, make("span", {}, "Real images"), make("span", {class: "quiet"}, `${run.full} × ${run.full}`)));
-  reals.addEventListener("error", () => realsFigure.remove());
+  realsFigure.hidden = true;
+  reals.addEventListener("load", () => (realsFigure.hidden = false));
   const place = make("div");
   const charts = make("div", {class: "charts"});
   const actions = make("div", {class: "actions"});
@@ -66,8 +67,12 @@ export async function runPage(main, {words, title}) {
   }
 
   function curves() {
+    if (run.reals && !reals.src) reals.src = `runs/${id}/reals`;
     charts.replaceChildren();
-    marks = runCharts(charts, run, (x) => scrub.to(x));
+    marks = runCharts(charts, run, (x) => {
+      scrub.to(x);
+      for (const mark of marks) mark.at(x); // the values under the pointer, between two pictures too
+    });
     for (const mark of marks) mark.at(at);
   }
 
