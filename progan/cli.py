@@ -19,6 +19,7 @@ from progan.commands.export import Export
 from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
+from progan.commands.project import Project
 from progan.commands.push import Push
 from progan.commands.report import Report
 from progan.commands.track import Track
@@ -83,6 +84,7 @@ def _parsed(argv: list[str]) -> Command:
             return tyro.cli(
                 Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
                 | Annotated[Generate, subcommand(name="generate")]
+                | Annotated[Project, subcommand(name="project")]
                 | Annotated[Video, subcommand(name="video")]
                 | Annotated[Evaluate, subcommand(name="evaluate")]
                 | Annotated[Export, subcommand(name="export")]

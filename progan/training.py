@@ -133,14 +133,6 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
 
 
-def _note_machine(folder: RunFolder, nimg: int, about: dict[str, Any]) -> None:
-    """A line of machines.jsonl wherever a run goes on with another machine or version than before."""
-    now = {"nimg": nimg, "progan": progan.__version__} | about
-    lines = list(read_lines(folder.machines))
-    if not lines or lines[-1] | {"nimg": nimg} != now:
-        write_text(folder.machines, "".join(json.dumps(line) + "\n" for line in [*lines, now]))
-
-
 @contextmanager
 def _saved_after(kind: type[Exception], state: TrainState, log: RunLog) -> Iterator[None]:
     """Save a checkpoint when an error of this kind ends the run; not in the middle of a step, which would be halved."""
@@ -155,6 +147,14 @@ def _saved_after(kind: type[Exception], state: TrainState, log: RunLog) -> Itera
                 said = f"{error}; the run is saved at {before / 1000:.1f} kimg, where the same command continues"
                 raise type(error)(said) from None
         raise
+
+
+def _note_machine(folder: RunFolder, nimg: int, about: dict[str, Any]) -> None:
+    """A line of machines.jsonl wherever a run goes on with another machine or version than before."""
+    now = {"nimg": nimg, "progan": progan.__version__} | about
+    lines = list(read_lines(folder.machines))
+    if not lines or lines[-1] | {"nimg": nimg} != now:
+        write_text(folder.machines, "".join(json.dumps(line) + "\n" for line in [*lines, now]))
 
 
 def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:

@@ -373,6 +373,47 @@ def test_no_command_writes_over_what_it_did_not_make(
     assert sheet.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("config.json", "train"),
+        ("stats.jsonl", "train"),
+        ("timing.jsonl", "train"),
+        ("log.txt", "train"),
+        ("checkpoints/checkpoint-000000060.pt", "train"),
+        ("generator.safetensors", "generate"),
+        ("snapshots/generator-000000060.safetensors", "generate"),
+        ("metrics.jsonl", "evaluate"),
+    ],
+)
+def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
+    capsys: pytest.CaptureFixture[str],
+    data: ImagePyramid,
+    make_data: MakeData,
+    trained: Path,
+    tmp_path: Path,
+    name: str,
+    command: str,
+    kind: str,
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(trained, run_folder)
+    path = run_folder / name
+    path.unlink(missing_ok=True)
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind](path)
+    if name.startswith("snapshots"):
+        (run_folder / "generator.safetensors").unlink()
+    growth = ("--total-kimg", 0.08, "--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    words = {
+        "train": ("--data", data.path, "--out", run_folder, *SMALL, *growth),
+        "generate": (run_folder, "--out", tmp_path / "pictures", "--seeds", 1, "--device", "cpu"),
+        "evaluate": (run_folder, "--data", make_data(count=24).path, "--images", 16, "--metrics", "ms_ssim"),
+    }
+    assert path.name in refused(capsys, command, *words[command])
+
+
 @pytest.mark.parametrize(
     "flags",
     [

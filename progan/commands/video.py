@@ -18,7 +18,8 @@ LONGEST = 3600  # seconds
 class Video:
     """Make a video: a walk through the images that a generator can make, or how a run grew.
 
-    Without --seeds the walk is random, and its end meets its beginning. With them it goes from image to image and back.
+    Without --seeds the walk is random, and its end meets its beginning. With them, or with --latents, it goes from
+    image to image and back.
     """
 
     source: Positional[Path]
@@ -31,6 +32,8 @@ class Video:
     """Pictures a second; 50 at most for .gif."""
     seeds: str | None = None
     """A round trip through these images: 3,7,12-15."""
+    latents: str | None = None
+    """A round trip through latents of progan project in place of seeds: a.npz,b.npz."""
     seed: int = 0
     """Of the random walk."""
     smoothing: float = 1.0
@@ -68,6 +71,8 @@ class Video:
             raise ConfigError(f"--smoothing: {self.smoothing:g} is not allowed; use 0 to {LONGEST} seconds")
         if self.growth and self.seeds is not None:
             raise ConfigError("--growth, --seeds: the run's own pictures have no seeds; leave one of the two out")
+        if self.latents is not None and (self.growth or self.seeds is not None):
+            raise ConfigError("--latents, --seeds, --growth: a video shows one of them; leave the others out")
         pictures = self._growth(frames) if self.growth else self._walk(frames)
         write_video(self.out, with_progress(pictures, frames, "pictures"), self.fps)
         say(f"{self.seconds:g} s of video: {self.out}")
@@ -82,16 +87,23 @@ class Video:
         return growth_frames(pictures, frames)
 
     def _walk(self, frames: int) -> Iterator[Image.Image]:
-        from progan.sampling.images import load_generator
+        import torch
+
+        from progan.sampling.images import load_generator, read_latent
         from progan.sampling.walk import walk_frames
 
         g, stage = load_generator(self.source, resolution=self.resolution, alpha=self.alpha)
+        points = None
+        if self.latents is not None:
+            found = [read_latent(Path(name), g.config) for name in self.latents.split(",")]
+            points = torch.stack([z for z, _ in found]), [label or 0 for _, label in found]
         return walk_frames(
             g,
             frames=frames,
             smoothing=self.smoothing * self.fps,
             seed=self.seed,
             seeds=None if self.seeds is None else parse_numbers("--seeds", self.seeds),
+            points=points,
             grid=parse_grid(self.grid),
             pixels=self.pixels,
             **stage,

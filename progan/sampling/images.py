@@ -1,6 +1,8 @@
-"""From seeds to pictures."""
+"""From seeds and latents to pictures."""
 
+import io
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from progan.config import GeneratorConfig
 from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
 from progan.networks import Generator, check_stage
 from progan.support.device import pick_device
-from progan.support.errors import ConfigError
-from progan.support.files import make_folder
+from progan.support.errors import ConfigError, DataError, printable
+from progan.support.files import make_folder, write_whole
 from progan.support.hub import weights_file
+from progan.support.plain_files import read_plain
 from progan.support.rng import latents
 from progan.weights import load_network
 
 PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
 
 MOST_GRID_PIXELS = 2**29
+LATENT_BYTES = 2**20  # of a file of one latent, which has 3 kB
 
 
 def load_generator(
@@ -50,6 +55,39 @@ def seed_latents(seeds: Sequence[int], dim: int) -> Tensor:
 def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
     """float32 [N, label_dim], or None for a network without labels."""
     return F.one_hot(torch.tensor(classes), label_dim).float() if label_dim else None
+
+
+def save_latent(path: Path, z: Tensor, label: int | None) -> None:
+    """Write one latent, [z_dim], and its class as an .npz file, whole or not at all; without classes label is -1."""
+    arrays = {"z": z.numpy(), "label": np.array(-1 if label is None else label)}
+    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+
+
+def read_latent(path: Path, config: GeneratorConfig) -> tuple[Tensor, int | None]:
+    """The latent, float32 [z_dim], and its class or None, that save_latent wrote for a generator of this configuration.
+
+    Raises DataError when there is no such file, when it is damaged, or of another network.
+    """
+    try:
+        content = read_plain(path, LATENT_BYTES)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > LATENT_BYTES:
+                raise ValueError("it unpacks to more than a latent has")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            z, label = arrays["z"], arrays["label"]
+        if z.dtype != np.float32 or z.ndim != 1 or label.dtype.kind != "i" or label.ndim or not np.isfinite(z).all():
+            raise ValueError("it holds no float32 z and no label")
+    except Exception as error:  # a damaged file raises almost anything
+        raise DataError(
+            f"{path}: cannot be read as a latent ({printable(error)}); give an .npz file of progan project"
+        ) from None
+    classes = config.label_dim
+    if len(z) != config.z_dim or not (0 <= label < classes if classes else label == -1):
+        raise DataError(
+            f"{path}: a latent of {len(z)} numbers and class {label} is another network's, for this one takes"
+            f" {config.z_dim} and {f'0 to {classes - 1}' if classes else '-1'}; project the picture with this one"
+        )
+    return torch.from_numpy(z), int(label) if classes else None
 
 
 def sample(g: Generator, z: Tensor, labels: Tensor | None = None, **how: Any) -> np.ndarray:

@@ -55,6 +55,7 @@ def walk_frames(
     smoothing: float,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
+    points: tuple[Tensor, Sequence[int]] | None = None,
     grid: tuple[int, int] = (1, 1),
     pixels: int = 512,
     resolution: int | None = None,
@@ -63,11 +64,12 @@ def walk_frames(
 ) -> Iterator[Image.Image]:
     """The pictures of a walk, each a grid of (columns, rows) images; the last leads over to the first.
 
-    A random walk of `seed`, or with `seeds` a round trip through the images of these seeds, on which each cell of the
-    grid starts one image after the cell before. smoothing: in frames, of the random walk. pixels: pictures that are
-    narrower are enlarged by a whole factor that makes them at least as wide. A network with labels shows class
-    cell % classes in a random walk, and the classes of the seeds in a round trip. Raises ConfigError for a resolution
-    or alpha that the network does not have, for fewer than two seeds, and for pictures too large for a video.
+    A random walk of `seed`, or a round trip through the images of `seeds`, or of `points`, latents [K, z_dim] and their
+    classes; each cell of the grid starts the trip one image after the cell before. smoothing: in frames, of the random
+    walk. pixels: pictures that are narrower are enlarged by a whole factor that makes them at least as wide. A network
+    with labels shows class cell % classes in a random walk, and the classes of the images in a round trip. Raises
+    ConfigError for a resolution or alpha that the network does not have, for fewer than two images, and for pictures
+    too large for a video.
     """
     resolution = check_stage(g.config, resolution, alpha)
     scale = max(1, -(-pixels // (grid[0] * resolution)))
@@ -75,19 +77,21 @@ def walk_frames(
         width, height = (side * resolution * scale for side in grid)
         raise ConfigError(f"--grid, --pixels: pictures of {width}x{height} are too large; {LARGEST} at most each way")
     cells, classes = grid[0] * grid[1], g.config.label_dim
+    if seeds is not None:
+        points = seed_latents(seeds, g.config.z_dim), [s % max(1, classes) for s in seeds]
     labels = None  # [frames, cells, classes]
-    if seeds is None:
+    if points is None:
         z = random_walk(seed, cells, frames, g.config.z_dim, smoothing)
         of_cells = one_hot([cell % max(1, classes) for cell in range(cells)], classes)
         labels = None if of_cells is None else of_cells.expand(frames, -1, -1)
-    elif len(seeds) < 2:
-        raise ConfigError("--seeds: a round trip needs at least two images, such as 3,7,12")
+    elif len(points[0]) < 2:
+        given, such = ("--latents", "a.npz,b.npz") if seeds is None else ("--seeds", "3,7,12")
+        raise ConfigError(f"{given}: a round trip needs at least two images, such as {such}")
     else:
-        points = seed_latents(seeds, g.config.z_dim)
-        z = torch.stack([round_trip(points, frames, cell) for cell in range(cells)], dim=1)
-        of_seeds = one_hot([s % max(1, classes) for s in seeds], classes)
-        if of_seeds is not None:
-            labels = torch.stack([_cross_fade(of_seeds, frames, cell) for cell in range(cells)], dim=1)
+        z = torch.stack([round_trip(points[0], frames, cell) for cell in range(cells)], dim=1)
+        of_points = one_hot(points[1], classes)
+        if of_points is not None:
+            labels = torch.stack([_cross_fade(of_points, frames, cell) for cell in range(cells)], dim=1)
     g.to(pick_device(device))
     for start in range(0, frames, FRAMES_AT_ONCE):
         some = slice(start, start + FRAMES_AT_ONCE)

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -104,8 +103,10 @@ def locked(folder: Path, worker: str) -> Iterator[None]:
             except OSError as error:
                 if error.errno in HELD:
                     raise RunError(f"{folder}: another {worker} is at work here; wait for it or stop it") from None
-                reason = printable(error)
-                print(f"progan: {folder}: cannot be locked ({reason}); start no other {worker} in it", file=sys.stderr)
+                from progan.support.terminal import say  # here, for worker processes need nothing of it
+
+                what = f"{folder}: cannot be locked ({printable(error)}); start no other {worker} in it"
+                say(f"progan: {what}", error=True)
         yield
 
 

@@ -13,8 +13,8 @@ import pickle
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,8 @@ from progan.studies.ablation.rows import ROWS, SCALES, read_rows
 from progan.studies.folder import prepare_study
 from progan.studies.rows import row_config
 from progan.studies.runner import Experiment, trained_nimg
+from progan.support.errors import RunError
+from progan.support.plain_files import CONFIG_BYTES, check_plain
 from progan.support.run_files import RunFolder
 from progan.weights import save_network
 from tests.conftest import write_data
@@ -102,6 +104,17 @@ def made(source: Source) -> list[Any]:
         shutil.rmtree(source.out, ignore_errors=True)
 
 
+@contextmanager
+def as_before(path: Path) -> Iterator[None]:
+    """A small file has its content again after the block, which may add to it or cut it."""
+    content = path.read_bytes() if path.is_file() and path.stat().st_size < 2**20 else None
+    try:
+        yield
+    finally:
+        if content is not None:
+            path.write_bytes(content)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Weights and what a run writes
 
@@ -144,8 +157,15 @@ def about_weights(folder: Path, patch: pytest.MonkeyPatch) -> Attacked:
     tensors = load_file(honest.path)
 
     def read() -> None:
+        check_config(path)
         save_file(tensors, honest.path, {"progan": path.read_text("utf-8", "replace")})
         honest.read()
+
+    def check_config(path: Path) -> None:
+        try:
+            check_plain(path, CONFIG_BYTES)
+        except OSError as error:
+            raise RunError(str(error)) from None
 
     return Attacked(path, read)
 
@@ -239,10 +259,8 @@ def lines(folder: Path, patch: pytest.MonkeyPatch) -> Attacked:
         worse(read_metrics(path))
         read_times(path)
         trained_nimg(run)
-        content = path.read_bytes() if path.is_file() else b""
-        cut_measurements(path, 8)
-        if path.is_file():
-            path.write_bytes(content)
+        with as_before(path):
+            cut_measurements(path, 8)
         cut_after(path, 8)
 
     return Attacked(path, read)
@@ -336,11 +354,8 @@ def journal(folder: Path, patch: pytest.MonkeyPatch) -> Attacked:
     path = writer.folder / "journal.jsonl"
 
     def read() -> None:
-        content = path.read_bytes() if path.is_file() else None
-        with suppress(KeyboardInterrupt), begin():
+        with as_before(path), suppress(KeyboardInterrupt), begin():
             raise KeyboardInterrupt
-        if content is not None:
-            path.write_bytes(content)
 
     return Attacked(path, read)
 
@@ -590,13 +605,11 @@ def celeba_hq(file: str, *, published: bool) -> Make:
         )
 
         def read() -> list[Any]:
-            kept = ratings.read_bytes() if ratings.is_file() else None
-            try:
-                return made(source)
-            finally:
-                shutil.rmtree(folder / "out.partial", ignore_errors=True)
-                if kept is not None:
-                    ratings.write_bytes(kept)
+            with as_before(ratings):
+                try:
+                    return made(source)
+                finally:
+                    shutil.rmtree(folder / "out.partial", ignore_errors=True)
 
         ratings = folder / "out.ratings.jsonl"
         if not published:

@@ -105,6 +105,36 @@ def test_the_page_draws_what_pytorch_draws(
             assert distance(shown(page), want) <= (8 if engine == "half" else 2), (resolution, alpha)
 
 
+@pytest.mark.parametrize(
+    ("costs", "quick"),
+    [
+        ({4: [1], 8: [3], 16: [8], 32: [20]}, 32),
+        ({4: [1], 8: [3], 16: [30], 32: [61]}, 16),
+        ({4: [1], 8: [3], 16: [30], 32: [90, 70, 40]}, 32),  # slow at first, as what is new to the browser may be
+        ({4: [25], 8: [130], 16: [290], 32: [500]}, 16),  # 4x4 would follow the hand better, and shows nothing
+        ({4: [90], 8: [230], 16: [310]}, 8),
+        ({4: [900], 8: [2000]}, 4),
+    ],
+)
+def test_what_follows_the_hand_is_quick_but_never_coarser_than_need_be(
+    costs: dict[int, list[int]], quick: int, browser: Any
+) -> None:
+    page = browser.new_page()
+    found = page.evaluate(
+        """([script, costs]) => {
+            let now = 0;
+            performance.now = () => now;
+            const next = (costs) => costs.length > 1 ? costs.shift() : costs[0];
+            const run = (z, label, resolution) => { now += next(costs[resolution]); };
+            const {measured} = new Function(`${script}; return modules["engines.js"];`)();
+            return measured({latentDim: 1, resolutions: Object.keys(costs).map(Number)}, {run});
+        }""",
+        [bundle("engines.js"), costs],
+    )
+    page.close()
+    assert (found["quick"], found["ms"]) == (quick, min(costs[quick]))
+
+
 @pytest.fixture
 def exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Generator, Path]:
     """A generator and its page."""

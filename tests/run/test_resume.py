@@ -292,6 +292,29 @@ def test_a_run_killed_in_mid_fade_while_it_wrote_a_line(runner: Runner, straight
     finish(runner, "fade", straight)
 
 
+def test_a_killed_run_measures_as_often_as_one_that_never_stopped(runner: Runner, make_data: Any) -> None:
+    measured = ("--metrics", "ms_ssim", "--metrics-every-kimg", "0.02", "--metrics-images", "16")
+    data = make_data(count=20).path
+    assert runner("measured", *measured, data=data).code == 0
+    others = '{"nimg": 60, "metric": "ms_ssim", "source": "run/snapshots/generator-000000060.safetensors"}\n'
+    metrics = runner.folder / "measured and killed" / "metrics.jsonl"
+    for nimg in (40, 68, 81):  # measured at 40, 60 and 81, saved at 28, 56 and 72
+        assert (
+            runner("measured and killed", *measured, data=data, nimg=nimg, signal=signal.SIGKILL).code
+            == -signal.SIGKILL
+        )
+        with metrics.open("a") as file:
+            file.write(others)  # as `progan evaluate` does
+    assert runner("measured and killed", *measured, data=data).code == 0
+    whole, parts = (
+        [(row["nimg"], row["values"]) for row in map(json.loads, path.read_text().splitlines()) if "values" in row]
+        for path in (runner.folder / "measured" / "metrics.jsonl", metrics)
+    )
+    assert parts == whole
+    assert len(whole) == 8
+    assert metrics.read_text().count(others) == 3
+
+
 def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path, float]) -> None:
     for number, code, nimg, saved in (
         (signal.SIGTERM, 143, 40, 44),

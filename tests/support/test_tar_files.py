@@ -43,12 +43,21 @@ def test_a_flipped_bit_in_a_header_is_no_end(member: int, tmp_path: Path) -> Non
             read(path)
 
 
-@pytest.mark.parametrize("length", [512, 3 * 512, 6 * 512, 9 * 512, 4000])
+@pytest.mark.parametrize("length", [512, 3 * 512, 6 * 512, 9 * 512, 4000, 10 * 512, 12 * 512 - 1, -1])
 def test_a_tar_that_was_cut_is_no_shorter_tar(length: int, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(packed("w:")[:length])
     with pytest.raises((tarfile.TarError, EOFError)):
         read(path)
+
+
+def test_pieces_that_were_cut_out_of_a_tar_are_missed(tmp_path: Path) -> None:
+    """The rest of the second member and all of the third are gone, and zeros of the end take their place."""
+    path, whole = tmp_path / "a.tar", packed("w:")
+    for cut in (5 * 512, 5 * 512 + 77):
+        path.write_bytes(whole[: cut - 1] + whole[9 * 512 + 3 :])
+        with pytest.raises(tarfile.TarError, match="no whole number of blocks"):
+            read(path)
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])

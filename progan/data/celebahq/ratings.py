@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 from progan.data.source import BadImage
+from progan.data.store.partial import held
 from progan.support.errors import DataError, printable
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, read_plain
@@ -34,24 +35,27 @@ def rate(
 
     photos: file name -> what `quality` takes; both picklable. What `path` holds already is not rated again; bad
     photographs are tried again. recipe: what a quality depends on, in JSON.
-    Raises DataError when `path` is of another recipe, is damaged or cannot be written.
+    Raises DataError when `path` is of another recipe, is damaged, cannot be written or is another process's.
     """
     try:
-        rated = _read(path, recipe)
-        missing = [name for name in photos if name not in rated]
-        if missing:
-            text = f"rating {len(missing):,} photographs; {len(photos) - len(missing):,} are rated already in {path}"
-            say(text, error=True)
-        bad = []
-        results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
-        with closing(results), path.open("a") as file:
-            for name, result in zip(missing, results, strict=True):
-                if isinstance(result, BadImage):
-                    bad.append(result)
-                    continue
-                rated[name] = result
-                file.write(json.dumps({"file": name, "quality": result}) + "\n")
-                file.flush()  # survives a kill of the process
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        with held(path):
+            rated = _read(path, recipe)
+            missing = [name for name in photos if name not in rated]
+            if missing:
+                there = len(photos) - len(missing)
+                say(f"rating {len(missing):,} photographs; {there:,} are rated already in {path}", error=True)
+            bad = []
+            results = work(quality, (photos[name] for name in missing), total=len(missing), together=1, workers=workers)
+            with closing(results), path.open("a") as file:
+                for name, result in zip(missing, results, strict=True):
+                    if isinstance(result, BadImage):
+                        bad.append(result)
+                        continue
+                    rated[name] = result
+                    file.write(json.dumps({"file": name, "quality": result}) + "\n")
+                    file.flush()  # survives a kill of the process
     except OSError as error:
         reason = printable(error)
         raise DataError(f"{path}: cannot be written ({reason}); free some space or choose another --out") from error
@@ -60,10 +64,9 @@ def rate(
 
 def _read(path: Path, recipe: dict[str, Any]) -> dict[str, float]:
     """What was rated already; makes the file if there is none, and cuts off a torn last line, left by a kill."""
-    data = read_plain(path, LIST_BYTES) if path.exists() else b""
+    data = read_plain(path, LIST_BYTES)
     *lines, torn = data.split(b"\n")
     if not lines:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(recipe) + "\n")
         return {}
     if torn:

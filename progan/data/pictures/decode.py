@@ -57,24 +57,31 @@ def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Im
 
 
 def load_image(
-    file: Path | BinaryIO, *, resolution: int, channels: int = 3, crop: Crop = "none", pad: bool = False
+    file: Path | BinaryIO,
+    *,
+    resolution: int,
+    channels: int = 3,
+    crop: Crop = "none",
+    pad: bool = False,
+    enlarge: bool = False,
 ) -> np.ndarray:
     """Decode a picture and bring it to uint8 [channels, resolution, resolution]; channels 3 is RGB, 1 gray.
 
     It is decoded by `open_picture`. `crop` "center" cuts the largest centred square, `pad` adds
     black bars around the centred picture. A side that is a power of two is halved by the paper's 2x2 boxes, so
     that a data set at 64x64 is the 64x64 level of the same data set at 1024x1024; any other side goes straight to
-    the resolution by Lanczos, the filter of the official data tools.
+    the resolution by Lanczos, the filter of the official data tools;
+    so does, with `enlarge`, a smaller picture, which is refused otherwise.
     Raises BadImageError with the reason.
     """
     picture = open_picture(file, "L" if channels == 1 else "RGB")
     side = square_side(picture.size, crop=crop, pad=pad)
-    if side < resolution:
+    if side < resolution and not enlarge:
         raise BadImageError(too_small(side, resolution))
     if picture.width != picture.height:
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         picture = picture.crop((left, top, left + side, top + side))  # outside the picture it is black
-    if side & (side - 1):
+    if side & (side - 1) or side < resolution:
         picture = picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
     image = np.stack([np.asarray(channel) for channel in picture.split()])  # [C, H, W]
     return image if image.shape[-1] == resolution else box_pyramid(image)[resolution]

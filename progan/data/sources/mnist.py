@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from progan.data.source import ImageStream, Source
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
 from progan.support.errors import DataError, printable
-from progan.support.plain_files import open_plain
+from progan.support.plain_files import check_tail, open_plain
 
 Split = Literal["train", "test", "all"]
 
@@ -196,6 +196,8 @@ def _read_file(path: Path, what: str, item: tuple[int, ...]) -> np.ndarray:
         with open_plain(path) as raw:
             gzipped = raw.read(2) == b"\x1f\x8b"  # some browsers unpack and keep the name
             raw.seek(0)
+            if gzipped:
+                check_tail(raw)
             return _parse(gzip.GzipFile(fileobj=raw) if gzipped else raw, path, what, item)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: is cut short or damaged ({printable(error)}); download it again") from error
