@@ -174,7 +174,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
         (["generate"], "Run folder, a .safetensors file, or hf://OWNER/NAME"),
-        ([], "{train, generate, video, evaluate, export,"),
+        ([], "{train, generate, project, video, evaluate,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
