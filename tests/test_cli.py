@@ -63,6 +63,8 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
         (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
         (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--g.latent-dim", 10**20], "latent_dim: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--d.minibatch-kernels", 10**20], "kernels: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--resolution", 1048576], "--resolution: 1048576 is not allowed; use 8192 or less"),
         (["--device", "toaster"], "device: 'toaster' is not on this machine"),
@@ -172,7 +174,7 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
         (["generate"], "Run folder, a .safetensors file, or hf://OWNER/NAME"),
-        ([], "{train, generate, video, evaluate, export,"),
+        ([], "{train, generate, project, video, evaluate,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:

@@ -1,12 +1,13 @@
 """The latent whose image comes nearest to a given picture.
 
-A quasi-Newton descent from the best of many random latents, over the picture's pyramid in the generator's own stages,
-coarse to fine, as it grew: each stage goes on with the better half of the latents, the last with the best.
+A quasi-Newton descent from the best of many random latents, over the picture's pyramid, whose levels are the stages in
+which the generator grew: 4x4 first, then each finer one with it, at last the pixels alone. The image that is compared
+is always the full one, made smaller by boxes: an earlier stage's `to_rgb` has stood still since its stage was over,
+while its block learned on, and what it shows is no image any more.
 """
 
 from collections import deque
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from progan.config import GeneratorConfig
 from progan.images import box_down, to_float
 from progan.networks import Generator, check_stage
-from progan.sampling.images import one_hot, sample
+from progan.sampling.images import one_hot, sample, sample_batches
 from progan.support.rng import latents
 
-KEPT = 16  # latents of each picture at 4x4
+KEPT = 8  # latents of each picture
 RANKED_AT = 16  # pixels at which the random latents are compared with the picture
 MEMORY = 40  # steps from which the descent learns how the loss curves; with 20, twice the distance is left
 LONGEST_STEP = 0.3  # of the latent's own length
@@ -63,93 +63,59 @@ def project(
     """The latents whose images at this stage come nearest to `pictures`, uint8 [N, C, R, R]; each is found on its own.
 
     starts: random latents to choose from, of each class in turn, or all of the class `label`; never fewer than classes.
-    steps: of the last stage; each stage before takes an eighth. seed: decides the random latents. progress: is given
-    the share of the work done since the last time. Raises ConfigError for a stage that the network does not have.
+    steps: at full size; a quarter more come before, coarse to fine. seed: decides the random latents. progress: is
+    given the share of the work done since the last time. Raises ConfigError for a stage that the network does not have.
     """
-    resolution = check_stage(g.config, resolution, alpha)
-    how: dict[str, Any] = {"resolution": resolution, "alpha": alpha}
-    label_dim = g.config.label_dim
+    how: dict[str, Any] = {"resolution": check_stage(g.config, resolution, alpha), "alpha": alpha}
+    device, label_dim = next(g.parameters()).device, g.config.label_dim
     z = latents(seed, "project", 0, max(starts, label_dim), g.config.z_dim)
     classes = torch.arange(len(z)) % max(1, label_dim) if label is None else torch.full((len(z),), label)
-    fitted, drawn = fit_stages(g, z, one_hot(classes.tolist(), label_dim), **how)
-    target = to_float(torch.from_numpy(pictures)).to(drawn.device)
-    targets = {resolution: target}
-    while target.shape[-1] > 4:
-        target = box_down(target)
-        targets[target.shape[-1]] = target
-    stages = [
-        _Stage(g, r, alpha, steps, 1) if r == resolution else _Stage(fitted, r, 1.0, -(-steps // 8), max(1, KEPT >> i))
-        for i, r in enumerate(sorted(targets))
-    ]
-    coarse = targets[drawn.shape[-1]].flatten(1)
-    apart = torch.cdist(coarse, drawn.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")  # [N, starts]
-    chosen = apart.topk(min(stages[0].keep, len(z)), largest=False).indices.cpu()  # [N, kept]
+    targets = to_float(torch.from_numpy(pictures)).to(device)
+    apart = _apart(targets, sample_batches(g, z, one_hot(classes.tolist(), label_dim), **how))  # [N, starts]
+    chosen = apart.topk(min(KEPT, len(z)), largest=False).indices.cpu()  # [N, kept]
     z, classes = z[chosen], classes[chosen]  # [N, kept, z_dim], [N, kept]
     nearest = sample(g, z[:, 0], one_hot(classes[:, 0].tolist(), label_dim), **how)
-    work = len(pictures) * sum(stage.work for stage in stages)
+    stages = plan(how["resolution"], steps, z.shape[1])
+    work = len(pictures) * sum(stage.kept * (stage.steps + 1) for stage in stages)
+    values = sum(r * r * g.config.fmaps_at(r) for r in g.config.resolutions if r <= how["resolution"])
     found = []
-    for some in torch.arange(len(pictures)).split(_pictures_at_once(g.config, stages)):
-        some_z, some_classes = z[some].to(drawn.device), classes[some]
+    for some in torch.arange(len(pictures)).split(max(1, VALUES_AT_ONCE // (values * z.shape[1]))):
+        best = z[some].to(device), classes[some]
         for stage in stages:
-            of = targets[stage.resolution][some.to(drawn.device)]
-            some_z, some_classes = _descend(stage, of, some_z, some_classes, lambda done: progress(done / work))
-        found.append((some_z[:, 0].cpu(), some_classes[:, 0]))
+            best = _descend(g, how, stage, targets[some.to(device)], *best, lambda done: progress(done / work))
+        found.append((best[0][:, 0].cpu(), best[1][:, 0]))
     z, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
     images = sample(g, z, one_hot(classes.tolist(), label_dim), **how)
     return Projection(z, classes, images, distance(images, pictures), distance(nearest, pictures))
 
 
-@torch.no_grad()
-def fit_stages(
-    g: Generator, z: Tensor, labels: Tensor | None, *, resolution: int, alpha: float
-) -> tuple[Generator, Tensor]:
-    """A copy of the generator whose earlier stages show its images of this stage, as small as they are.
+@dataclass(frozen=True)
+class Stage:
+    """A part of the descent: the finest level that the loss looks at, latents that are kept of each picture, steps."""
 
-    An earlier `to_rgb` has stood still since its stage was over, while all blocks learned on: its images are none any
-    more. Here it is the least squares fit from its block's features to the images of this stage, halved by boxes.
-    z: [N, z_dim] and labels to fit on. Also returns their images at 16x16 or this stage, clipped: [N, C, r, r].
+    resolution: int
+    kept: int
+    steps: int
+
+
+def plan(resolution: int, steps: int, kept: int) -> list[Stage]:
+    """Coarse to fine with all latents, `steps` / 4 in all; then `steps` at full size, with fewer and fewer of them."""
+    coarse = [4 << i for i in range((resolution // 4).bit_length() - 1)]
+    stages = [Stage(r, kept, -(-steps // (4 * len(coarse)))) for r in coarse]
+    return stages + [Stage(resolution, min(kept, k), -(-steps // part)) for k, part in ((8, 8), (4, 8), (2, 4), (1, 2))]
+
+
+def mismatch(images: Tensor, targets: Tensor, resolution: int) -> Tensor:
+    """Mean squared difference in [-1, 1], [N, C, R, R] -> [N]; beyond white is white, and beyond black is black.
+
+    resolution: R for the pixels; below, the sum over the levels of the pyramid from there down to 4x4.
     """
-    device = next(g.parameters()).device
-    features: dict[int, Tensor] = {}
-    earlier = [r for r in g.config.resolutions if r < resolution]
-    hooks = [g.blocks[str(r)].register_forward_hook(lambda _, __, x, r=r: features.__setitem__(r, x)) for r in earlier]
-    squares: dict[int, Tensor] = {}
-    products: dict[int, Tensor] = {}
-    drawn = []
-    tanh = g.config.output == "tanh"
-    try:
-        for some in torch.arange(len(z)).split(max(1, min(64, 2**22 // resolution**2))):
-            y = None if labels is None else labels[some].to(device)
-            images = g(z[some].to(device), y, resolution=resolution, alpha=alpha).clamp(-1, 1)
-            for r in [resolution, *reversed(earlier)]:
-                images = images if r == resolution else box_down(images)
-                if r == min(RANKED_AT, resolution):
-                    drawn.append(images)
-                if r == resolution:
-                    continue
-                x = features[r].permute(0, 2, 3, 1).flatten(0, 2).cpu().double()  # [N r r, maps]
-                x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
-                wanted = images.permute(0, 2, 3, 1).flatten(0, 2).cpu().double()  # [N r r, C]
-                wanted = wanted.clamp(-0.99, 0.99).atanh() if tanh else wanted
-                squares[r] = squares.get(r, 0.0) + x.T @ x
-                products[r] = products.get(r, 0.0) + x.T @ wanted
-    finally:
-        for hook in hooks:
-            hook.remove()
-    fitted = deepcopy(g)
-    for r in earlier:
-        ridge = 1e-6 * squares[r].diagonal().mean() * torch.eye(len(squares[r]))
-        weights = torch.linalg.solve(squares[r] + ridge, products[r]).T  # [C, maps + 1]
-        to_rgb: Any = fitted.to_rgb[str(r)]
-        to_rgb.weight.copy_((weights[:, :-1] / to_rgb.scale)[..., None, None])
-        to_rgb.bias.copy_(weights[:, -1])
-    return fitted, torch.cat(drawn)
-
-
-def mismatch(images: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared difference in [-1, 1]: [N, C, R, R] -> [N]. Beyond white is white, and beyond black is black."""
-    same = images.clamp(-1, 1) == targets
-    return torch.where(same, 0.0, images - targets).square().mean(dim=(1, 2, 3))
+    level = _coarse(torch.where(images.clamp(-1, 1) == targets, 0.0, images - targets), resolution)
+    total = level.square().mean(dim=(1, 2, 3))
+    while 4 < level.shape[-1] < images.shape[-1]:
+        level = box_down(level)
+        total = total + level.square().mean(dim=(1, 2, 3))
+    return total
 
 
 def minimise(loss: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
@@ -184,51 +150,44 @@ def minimise(loss: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
     return x
 
 
-@dataclass(frozen=True)
-class _Stage:
-    g: Generator
-    resolution: int
-    alpha: float
-    steps: int
-    keep: int  # latents of each picture
+@torch.no_grad()
+def _apart(targets: Tensor, images: Iterable[np.ndarray]) -> Tensor:
+    """The distance of each target to each image, at 16x16 where they are larger: [N, M]."""
+    few = _coarse(targets, RANKED_AT).flatten(1)
+    some = [_coarse(to_float(torch.from_numpy(batch)).to(few.device), RANKED_AT).flatten(1) for batch in images]
+    return torch.cdist(few, torch.cat(some), compute_mode="donot_use_mm_for_euclid_dist")
 
-    @property
-    def work(self) -> int:
-        """In pixels that are drawn, for each picture."""
-        return self.keep * (self.steps + 1) * self.resolution**2
+
+def _coarse(images: Tensor, resolution: int) -> Tensor:
+    while images.shape[-1] > resolution:
+        images = box_down(images)
+    return images
 
 
 def _descend(
-    stage: _Stage, target: Tensor, z: Tensor, classes: Tensor, progress: Callable[[int], object]
+    g: Generator,
+    how: dict[str, Any],
+    stage: Stage,
+    targets: Tensor,
+    z: Tensor,
+    classes: Tensor,
+    progress: Callable[[int], object],
 ) -> tuple[Tensor, Tensor]:
-    """The best of the latents [N, kept, z_dim] with their classes [N, kept], and down from there; the same of those.
-
-    target: [N, C, r, r], of this stage.
-    """
+    """The best of the latents [N, kept, z_dim] with their classes [N, kept], and down from there; the same of those."""
 
     def losses(rows: Tensor) -> Tensor:
-        y = one_hot(classes.flatten().tolist(), stage.g.config.label_dim)
-        y = None if y is None else y.to(rows.device)
-        images = stage.g(rows, y, resolution=stage.resolution, alpha=stage.alpha)
+        y = one_hot(classes.flatten().tolist(), g.config.label_dim)
+        images = g(rows, None if y is None else y.to(rows.device), **how)
         if rows.requires_grad:
-            progress(len(rows) * stage.resolution**2)
-        return mismatch(images, target.repeat_interleave(len(rows) // len(target), dim=0))
+            progress(len(rows))
+        return mismatch(images, targets.repeat_interleave(len(rows) // len(targets), dim=0), stage.resolution)
 
-    if z.shape[1] > stage.keep:
+    if z.shape[1] > stage.kept:
         with torch.no_grad():
             now = losses(z.flatten(0, 1)).view(z.shape[:2])
-        best = now.topk(stage.keep, largest=False).indices  # [N, keep]
+        best = now.topk(stage.kept, largest=False).indices  # [N, kept]
         z, classes = z.gather(1, best[..., None].expand(-1, -1, z.shape[2])), classes.gather(1, best.cpu())
     return minimise(losses, z.flatten(0, 1), stage.steps).view(z.shape), classes
-
-
-def _pictures_at_once(config: GeneratorConfig, stages: list[_Stage]) -> int:
-    values = 0
-    largest = 1
-    for stage in stages:
-        values += stage.resolution**2 * config.fmaps_at(stage.resolution)  # of one image, in all blocks so far
-        largest = max(largest, stage.keep * values)
-    return max(1, VALUES_AT_ONCE // largest)
 
 
 def _evaluate(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,7 @@ def tar_members(path: Path) -> Generator[tuple[tarfile.TarInfo, Any], None, None
                 for info in tar:
                     if info.size < 0 or tar.offset <= info.offset:
                         raise tarfile.ReadError(f"a member at byte {info.offset:,} has no size")
-                    plain = info.isfile() and not info.issparse()
-                    yield info, tar.extractfile(info) if plain else None
+                    yield info, tar.extractfile(info) if info.isfile() else None
                 end = tar.offset
             _check_end(unpacked, end)
         except (OSError, EOFError, tarfile.TarError):

@@ -22,7 +22,7 @@ STRANGE: tuple[Any, ...] = (
 )
 
 
-def damaged(whole: bytes, seed: int, count: int = 12) -> Iterator[bytes]:
+def damaged(whole: bytes, seed: int, count: int = 25) -> Iterator[bytes]:
     """Flipped bits, cut ends, swapped and repeated pieces, other bytes at the start, other JSON in place of a number;
     `count` of each way, and contents that are nothing at all."""
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def damaged(whole: bytes, seed: int, count: int = 12) -> Iterator[bytes]:
     yield from NONSENSE
 
 
-def strange_json(whole: bytes, seed: int, count: int = 60) -> Iterator[bytes]:
+def strange_json(whole: bytes, seed: int, count: int = 100) -> Iterator[bytes]:
     """A JSON text, or the first line of several, with a value or the name of a field replaced or left out."""
     rng = np.random.default_rng(seed)
     first, *others = whole.splitlines(keepends=True) if b"}\n{" in whole else [whole]

@@ -53,7 +53,7 @@ from progan.run.log import cut_after, cut_measurements
 from progan.run.metrics_log import read_metrics, read_times, worse
 from progan.run.start import read_start
 from progan.run.state import CHECKSUM, TrainState
-from progan.sampling.images import write_images
+from progan.sampling.images import read_latent, save_latent, write_images
 from progan.studies.ablation.rows import ROWS, SCALES, read_rows
 from progan.studies.folder import prepare_study
 from progan.studies.rows import row_config
@@ -94,12 +94,10 @@ def kind(name: str) -> Callable[[Make], Make]:
     return add
 
 
-def made(source: Source) -> list[Any]:
-    """The pixels and labels of the data set that a source makes, which is removed again."""
+def made(source: Source) -> str:
+    """The content, by its hash, of the data set that a source makes, which is removed again."""
     try:
-        data = create(source, quiet=True)
-        indices = np.arange(len(data))
-        return [data.read(indices, data.resolution).tolist(), data.read_labels(indices).tolist()]
+        return create(source, quiet=True).hash
     finally:
         shutil.rmtree(source.out, ignore_errors=True)
 
@@ -176,6 +174,18 @@ def discriminator(folder: Path, patch: pytest.MonkeyPatch) -> Attacked:
         config: Any = getattr(tiny_config(), "d" if name == "d" else "g")
         save_network(folder / f"{name}.safetensors", network(config))
     return Attacked(folder / "d.safetensors", lambda: read_start(folder).resolution)
+
+
+@kind("latent")
+def latent(folder: Path, patch: pytest.MonkeyPatch) -> Attacked:
+    path, config = folder / "a.npz", GeneratorConfig(resolution=8, latent_dim=6, label_dim=2)
+    save_latent(path, torch.arange(6.0), 1)
+
+    def read() -> list[Any]:
+        z, label = read_latent(path, config)
+        return [z.tolist(), label]
+
+    return Attacked(path, read, whole=True)
 
 
 @kind("checkpoint")
@@ -377,7 +387,7 @@ def picture(name: str, content: bytes) -> Make:
         src.mkdir()
         (src / name).write_bytes(content)
 
-        def read() -> list[Any]:
+        def read() -> str:
             report_table(examine(src, workers=1, quiet=True))
             return made(Folder(src=src, out=folder / "out", resolution=8, on_bad="fix", workers=1))
 
@@ -441,7 +451,7 @@ def archived(kind: str) -> Make:
         path = folder / ("a.zip" if kind == "zip" else f"a.tar.{kind}".rstrip("."))
         path.write_bytes(archive(kind))
 
-        def read() -> list[Any]:
+        def read() -> str:
             return made(Folder(src=path, out=folder / "out", resolution=8, labels="json", workers=1))
 
         return Attacked(path, read, whole=bool(kind))
@@ -604,7 +614,7 @@ def celeba_hq(file: str, *, published: bool) -> Make:
             src=src, out=folder / "out", deltas=deltas if published else None, resolution=16, on_bad="fail", workers=1
         )
 
-        def read() -> list[Any]:
+        def read() -> str:
             with as_before(ratings):
                 try:
                     return made(source)

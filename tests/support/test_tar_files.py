@@ -2,6 +2,8 @@
 
 import io
 import lzma
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -30,6 +32,22 @@ def test_every_member_is_read(mode: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(packed(mode))
     assert read(path) == {f"{letter}.png": 600 * letter.encode() for letter in "abc"}
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_what_was_packed_without_its_holes_is_read(form: str, tmp_path: Path) -> None:
+    """As GNU tar does with --sparse, to a picture that is black in places."""
+    pack = shutil.which("tar")
+    if pack is None or "GNU" not in subprocess.run([pack, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("needs GNU tar")
+    with (tmp_path / "a.bmp").open("wb") as file:
+        file.write(b"start")
+        file.seek(10**6)
+        file.write(b"end")
+    path = tmp_path / "a.tar"
+    subprocess.run([pack, "-cSf", path, f"--format={form}", "-C", tmp_path, "a.bmp"], check=True)
+    assert path.stat().st_size < 10**5
+    assert read(path) == {"a.bmp": (tmp_path / "a.bmp").read_bytes()}
 
 
 @pytest.mark.parametrize("member", [0, 1, 2])

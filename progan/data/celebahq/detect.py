@@ -113,7 +113,7 @@ def _models(model: Path | None) -> tuple[Any, Any]:
         check_plain(file)
         predictor = dlib.shape_predictor(str(file))
         points = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7)).num_parts
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TypeError) as error:  # the last for a name that is no UTF-8
         raise DataError(f"{file}: cannot be read as a landmark model of dlib; pass its {MODEL_FILE}") from error
     if points != 68:
         raise DataError(f"{file}: finds {points} landmarks, not 68; pass dlib's {MODEL_FILE}")

@@ -138,11 +138,12 @@ class _Folder(Tree):
         """Paths of pictures. Each real folder is entered once: by its own name, or by the first link if it has none."""
         folders, links = deque([self.src]), deque[Path]()
         seen: set[tuple[int, int]] = set()
+        system = {os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.ismount(path)}  # lead to everything
         while folders or links:
             folder = folders.popleft() if folders else links.popleft()
             try:
                 here = folder.stat()
-                if (here.st_dev, here.st_ino) in seen:
+                if (here.st_dev, here.st_ino) in seen or here.st_dev in system:
                     continue
                 seen.add((here.st_dev, here.st_ino))
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)

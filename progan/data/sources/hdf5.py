@@ -149,7 +149,10 @@ def _is_stored(array: "h5py.Dataset") -> bool:
     if array.chunks is None:
         return bool(array.id.get_storage_size() == array.nbytes)
     pieces = math.prod(-(-size // piece) for size, piece in zip(array.shape, array.chunks, strict=True))
-    return bool(array.id.get_num_chunks() == pieces)
+    try:
+        return bool(array.id.get_num_chunks() == pieces)
+    except RuntimeError:  # their list is damaged
+        return False
 
 
 def _jobs(total: int, labels: np.ndarray | None) -> Iterator[tuple[int, int | None]]:

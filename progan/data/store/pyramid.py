@@ -7,7 +7,6 @@ nothing is decoded and no worker process runs: the operating system's page cache
 
 import hashlib
 import os
-import weakref
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -162,7 +161,6 @@ class _Rows:
         self.path = path
         try:
             self._file = open_plain(path)
-            weakref.finalize(self, self._file.close)
             self.stamp = self._stamp()
             if self.stamp[0] != entry["bytes"]:
                 raise DataError(f"{path}: {self.stamp[0]:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")

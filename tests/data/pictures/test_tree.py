@@ -151,6 +151,14 @@ def test_an_archive_that_is_none(tmp_path, name):
         make(tmp_path / name)
 
 
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="needs /proc")
+def test_a_link_to_the_system_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"")
+    for place in ("/proc", "/proc/self", "/sys", "/dev"):
+        (tmp_path / place.replace("/", "-")).symlink_to(place)
+    assert names_in(tmp_path) == ["one.png"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
