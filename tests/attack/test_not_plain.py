@@ -62,7 +62,6 @@ OTHERS = {
     "data/store/partial.py": {"os.open(path, os.O_RDONLY | os.O_NONBLOCK)"},  # not read, but locked
     "data/store/pyramid.py": {  # after check_plain, and of what the gate opened
         "np.lib.format.open_memmap(path, mode='r')",
-        "np.memmap(self._file, dtype, 'r', self._file.tell(), shape)",
     },
     "data/store/row_files.py": {"path.open('r+b' if path.exists() else 'w+b')"},  # what this process writes
     "export/hub.py": {"path.read_bytes()"},  # after load_network

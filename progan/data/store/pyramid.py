@@ -6,6 +6,7 @@ nothing is decoded and no worker process runs: the operating system's page cache
 """
 
 import hashlib
+import mmap
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -153,23 +154,26 @@ def map_npy(path: Path) -> np.ndarray:
 class _Rows:
     """The rows of one file, mapped into memory, and read only as long as nobody writes to it.
 
-    entry: what the manifest says of it. all: the array. The file stays open, so that a folder may be moved meanwhile.
-    Raises DataError when size or header are not what the manifest says.
+    entry: what the manifest says of it. all: the array. The map outlives a folder that is moved, and keeps no file open
+    that would have to be closed. Raises DataError when size or header are not what the manifest says.
     """
 
     def __init__(self, path: Path, entry: dict[str, Any]):
         self.path = path
         try:
-            self._file = open_plain(path)
-            self.stamp = self._stamp()
-            if self.stamp[0] != entry["bytes"]:
-                raise DataError(f"{path}: {self.stamp[0]:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
-            shape, dtype = _npy_header(self._file)
-            if dtype.name != entry["dtype"] or list(shape) != entry["shape"]:
-                told = f"{entry['dtype']} {entry['shape']}"
-                raise DataError(f"{path}: {dtype.name} {list(shape)}, but {MANIFEST} says {told}; {AGAIN}")
-            self.all = np.asarray(np.memmap(self._file, dtype, "r", self._file.tell(), shape))
-        except (OSError, ValueError) as error:
+            with open_plain(path) as file:
+                self.status = os.fstat(file.fileno())
+                size = self.status.st_size
+                if size != entry["bytes"]:
+                    raise DataError(f"{path}: {size:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
+                shape, dtype = _npy_header(file)
+                if dtype.name != entry["dtype"] or list(shape) != entry["shape"]:
+                    told = f"{entry['dtype']} {entry['shape']}"
+                    raise DataError(f"{path}: {dtype.name} {list(shape)}, but {MANIFEST} says {told}; {AGAIN}")
+                self.stamp = (size, self.status.st_mtime_ns)
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self.all: np.ndarray = np.ndarray(shape, dtype, self._map, file.tell())
+        except (OSError, ValueError, TypeError) as error:
             reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({printable(error)})"
             raise DataError(f"{path}: {reason}; {AGAIN}") from error
 
@@ -181,12 +185,17 @@ class _Rows:
         return rows
 
     def _check(self) -> None:
-        if self._stamp() != self.stamp:
+        if self._map.size() != self.status.st_size or self._changed():
             raise DataError(f"{self.path}: was changed while it was in use; {AGAIN}")
 
-    def _stamp(self) -> tuple[int, int]:
-        status = os.fstat(self._file.fileno())
-        return status.st_size, status.st_mtime_ns
+    def _changed(self) -> bool:
+        """Whether the file was written to, if it is still the one of that name: one that was moved stays as it was."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            return False
+        same = (now.st_dev, now.st_ino) == (self.status.st_dev, self.status.st_ino)
+        return same and now.st_mtime_ns != self.status.st_mtime_ns
 
 
 def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
