@@ -20,6 +20,7 @@ from progan.run.folder import open_run
 from progan.run.log import cut_after
 from progan.run.metrics_log import read_metrics, read_times
 from progan.run.state import TrainState
+from progan.sampling.images import read_latent, save_latent
 from progan.support.errors import UserError
 from progan.weights import load_network, save_network
 from tests.conftest import MakeConfig, write_data
@@ -86,6 +87,13 @@ def test_weights(tmp_path: Path) -> None:
     path = tmp_path / "generator.safetensors"
     save_network(path, Generator(GeneratorConfig(resolution=8, fmap_base=16, fmap_max=8)), nimg=4, alpha=0.5)
     assert attack(path, path.read_bytes(), lambda: load_network(path, "generator")) > 100
+
+
+def test_latents(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    save_latent(path, torch.ones(8), 1)
+    config = GeneratorConfig(resolution=8, latent_dim=8, label_dim=3)
+    assert attack(path, path.read_bytes(), lambda: read_latent(path, config)) > 100
 
 
 def test_checkpoints(make_config: MakeConfig, tmp_path: Path) -> None:

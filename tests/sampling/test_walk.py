@@ -78,6 +78,12 @@ def test_the_pictures_of_a_round_trip_are_the_images_of_its_seeds() -> None:
         assert np.abs(pictures[frame, :, 8:] - images[right]).max() <= 1
 
 
+def test_a_round_trip_through_latents_is_that_through_their_seeds() -> None:
+    g, seeds = generator(label_dim=3), [4, 2, 8]
+    points = seed_latents(seeds, 16), [1, 2, 2]
+    assert np.array_equal(frames_of(g, points=points, grid=(2, 1)), frames_of(g, seeds=seeds, grid=(2, 1)))
+
+
 def test_labels_go_along() -> None:
     g = generator(label_dim=3)
     pictures = frames_of(g, seeds=[4, 2])
@@ -107,6 +113,8 @@ def test_a_stage_of_the_growth_can_be_shown() -> None:
 def test_a_round_trip_needs_two_images() -> None:
     with pytest.raises(ConfigError, match="--seeds: a round trip needs at least two images"):
         frames_of(generator(), seeds=[3])
+    with pytest.raises(ConfigError, match=r"--latents: a round trip needs at least two images, such as a.npz,b.npz"):
+        frames_of(generator(), points=(seed_latents([3], 16), [0]))
 
 
 def test_growth_shows_each_picture_equally_long(tmp_path: Path) -> None:
