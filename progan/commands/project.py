@@ -70,6 +70,7 @@ class Project:
         from progan.sampling.project import project
         from progan.support.device import pick_device
         from progan.support.files import check_free, make_folder
+        from progan.support.malloc import keep_freed_memory
         from progan.support.progress import duration, progress_bar
 
         start = time.monotonic()
@@ -84,7 +85,10 @@ class Project:
             check_free("--out", *(self.out / file for file in files))
         data = None if self.data is None else ImagePyramid.open(self.data)
         pictures = np.stack([_read(path, stage["resolution"], g.config.channels) for path in self.images])
-        g.to(pick_device(self.device))
+        device = pick_device(self.device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        g.to(device)
         groups = {"picture": pictures, **self._references(g, stage, data)}
         make_folder("--out", self.out)
         with progress_bar("projecting", "{task.percentage:.0f}%") as bar:
