@@ -69,7 +69,7 @@ def test_every_network_at_every_stage(fields: dict[str, Any], stage: dict[str, A
 
 def test_the_class_is_found_or_given() -> None:
     g = generator(label_dim=3)
-    g.blocks["4"].dense.weight.data[:, -3:] *= 30  # classes that differ
+    g.blocks["4"].dense.weight.data[:, -3:] *= 6  # classes that differ
     pictures = own_images(g, 6)
     assert project(g, pictures, starts=1, steps=20).classes.tolist() == [0, 1, 2, 0, 1, 2]  # none goes untried
     assert project(g, pictures, label=2, starts=8, steps=2).classes.tolist() == [2] * 6
