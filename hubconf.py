@@ -8,7 +8,7 @@ dependencies = ["lazy_loader", "numpy", "PIL", "safetensors", "torch"]
 def generator(source: str, *, resolution: int | None = None, alpha: float | None = None) -> tuple[Any, dict[str, Any]]:
     """A trained generator and its stage, as `progan.load_generator` gives them.
 
-    source: a run folder or a .safetensors file. Images are g(z, **stage).
+    source: a run folder, a .safetensors file, or hf://OWNER/NAME. Images are g(z, **stage).
     """
     from progan import load_generator
 

@@ -20,9 +20,12 @@ from progan.commands.generate import Generate
 from progan.commands.import_ import Import
 from progan.commands.modes import Modes
 from progan.commands.project import Project
+from progan.commands.push import Push
+from progan.commands.report import Report
 from progan.commands.track import Track
 from progan.commands.train import Train, preset_config
 from progan.commands.video import Video
+from progan.commands.view import View
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
 from progan.support.errors import Stopped, UserError, printable
 from progan.support.terminal import say
@@ -85,6 +88,9 @@ def _parsed(argv: list[str]) -> Command:
                 | Annotated[Video, subcommand(name="video")]
                 | Annotated[Evaluate, subcommand(name="evaluate")]
                 | Annotated[Export, subcommand(name="export")]
+                | Annotated[Push, subcommand(name="push")]
+                | Annotated[View, subcommand(name="view")]
+                | Annotated[Report, subcommand(name="report")]
                 | Annotated[Track, subcommand(name="track")]
                 | Annotated[Data, subcommand(name="data")]
                 | Annotated[Ablate, subcommand(name="ablate")]

@@ -81,6 +81,7 @@ class GeneratorConfig(NetworkConfig):
         super().__post_init__()
         if self.latent_dim is not None:
             check_at_least(1, latent_dim=self.latent_dim)
+            check_at_most(MOST_MAPS, latent_dim=self.latent_dim)
         check_choices(self)
 
     @property
@@ -106,6 +107,7 @@ class DiscriminatorConfig(NetworkConfig):
         super().__post_init__()
         check_at_least(0, stddev_group=self.stddev_group, minibatch_kernels=self.minibatch_kernels)
         check_at_least(1, minibatch_dims=self.minibatch_dims)
+        check_at_most(MOST_MAPS, minibatch_kernels=self.minibatch_kernels, minibatch_dims=self.minibatch_dims)
         check_choices(self)
 
 

@@ -1,7 +1,9 @@
 """Training: the loop around the step, and what it leaves in a run's folder (paper section 2, appendix A.1)."""
 
+import json
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import progan
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
+from progan.run.dry_run import enough_memory, metrics_advice, step_advice
 from progan.run.folder import open_run
 from progan.run.log import RunLog
 from progan.run.metrics_log import RunMetrics, check_metrics
@@ -22,11 +26,12 @@ from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
 from progan.step import read_reals, train_step
-from progan.support.device import pick_device
-from progan.support.errors import ConfigError, Stopped
+from progan.support.device import machine, pick_device
+from progan.support.errors import ConfigError, DataError, Stopped, UserError
+from progan.support.files import write_text
 from progan.support.malloc import keep_freed_memory
 from progan.support.progress import duration
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, read_lines
 from progan.weights import save_network
 
 
@@ -78,7 +83,7 @@ def train(
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
         elif begun is not None:
-            state.load(begun)
+            state.load(begun, branch=True)
         notes = start_from(state, start) if start is not None and not saved else []
         if team.rank == 0:
             log = stack.enter_context(RunLog(folder, state))
@@ -99,13 +104,15 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}, pictures in {folder.path}"
     )
+    _note_machine(folder, state.nimg, machine(device) | {"processes": team.size})
     if not folder.reals.exists():
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
         log.picture(folder.reals.name, preview.reals())  # last: its absence says that the run has not begun
     with stop_signals() as stopped:
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg
-            terms, stop = _step(state, phase, data, device, team, stopped)
+            with _saved_after(DataError, state, log):
+                terms, stop = _step(state, phase, data, device, team, stopped)
             log.step(phase, terms)
             done = state.nimg >= total
             if crossed(config.tick_nimg, before, state.nimg) or done:
@@ -114,15 +121,40 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
                 log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
                 _save_generator(state, data, folder.snapshots / f"generator-{state.nimg:09d}.safetensors")
             if metrics and (crossed(config.metrics_nimg, before, state.nimg) or done):
-                with log.paused():
+                with log.paused(), _saved_after(Exception, state, log), enough_memory(metrics_advice):
                     log.say(f"{state.nimg / 1000:8.1f} kimg  {metrics.measure(state.g_ema, **state.stage())}")
             if crossed(config.checkpoint_nimg, before, state.nimg) or done or stop:
+                log.check_place()
                 state.save(folder.checkpoints)
             if stop and not done:
                 log.say(f"stopped at {state.nimg / 1000:.1f} kimg and saved; the same command continues")
                 raise Stopped(stop)
     _save_generator(state, data, folder.generator)
     log.say(f"done: {state.nimg / 1000:.1f} kimg in {duration(state.seconds)}; generator in {folder.generator}")
+
+
+@contextmanager
+def _saved_after(kind: type[Exception], state: TrainState, log: RunLog) -> Iterator[None]:
+    """Save a checkpoint when an error of this kind ends the run; not in the middle of a step, which would be halved."""
+    before = state.nimg
+    try:
+        yield
+    except kind as error:
+        if state.nimg == before:
+            log.check_place()
+            state.save(log.folder.checkpoints)
+            if isinstance(error, UserError):
+                said = f"{error}; the run is saved at {before / 1000:.1f} kimg, where the same command continues"
+                raise type(error)(said) from None
+        raise
+
+
+def _note_machine(folder: RunFolder, nimg: int, about: dict[str, Any]) -> None:
+    """A line of machines.jsonl wherever a run goes on with another machine or version than before."""
+    now = {"nimg": nimg, "progan": progan.__version__} | about
+    lines = list(read_lines(folder.machines))
+    if not lines or lines[-1] | {"nimg": nimg} != now:
+        write_text(folder.machines, "".join(json.dumps(line) + "\n" for line in [*lines, now]))
 
 
 def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:
@@ -145,8 +177,10 @@ def _step(
     state: TrainState, phase: Phase, data: ImagePyramid, device: torch.device, team: Team, stopped: list[int]
 ) -> tuple[dict[str, Tensor], int]:
     """One step: its terms, and the signal that asked any process of the team to stop, or 0."""
-    terms = train_step(state, partial(read_reals, data, state.config, phase, device, team=team), phase, team)
-    return terms, team.largest(stopped[0] if stopped else 0)
+    reals_at = partial(read_reals, data, state.config, phase, device, team=team)
+    with enough_memory(partial(step_advice, state.config, phase, team.size)):
+        terms = train_step(state, reals_at, phase, team)
+    return terms, team.largest(stopped[0] if stopped else team.left_alone())
 
 
 def crossed(every: int, before: int, now: int) -> bool:

@@ -25,6 +25,16 @@ NETWORKS: dict[str, tuple[type, Any]] = {
 }
 
 
+class _Data(TypedDict):
+    """What weights say of the data they learned from; `ImagePyramid.about` writes it."""
+
+    hash: str
+    count: NotRequired[int | None]
+    label_names: NotRequired[list[str] | None]
+    source: NotRequired[dict[str, Any] | None]
+    attribution: NotRequired[dict[str, Any] | None]
+
+
 class _About(TypedDict):
     """What stands in a file beside the weights; other facts are free."""
 
@@ -33,6 +43,7 @@ class _About(TypedDict):
     nimg: NotRequired[int | None]
     resolution: NotRequired[int]
     alpha: NotRequired[float]
+    data: NotRequired[_Data | None]
 
 
 def save_network(path: Path, network: Generator | Discriminator, **facts: Any) -> None:

@@ -1,7 +1,7 @@
 """Small data sets and small runs that every test can afford."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, 
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.metrics.sliced_wasserstein import SwdProtocol
+from tests.hub_server import Hub, serving
 
 MakeData = Callable[..., ImagePyramid]
 MakeConfig = Callable[..., TrainConfig]
@@ -64,6 +65,24 @@ def make_data(tmp_path: Path) -> MakeData:
 def data(tmp_path_factory: pytest.TempPathFactory) -> ImagePyramid:
     """One data set at 16x16 for all; only to be read."""
     return write_data(tmp_path_factory.mktemp("data") / "data")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
+    """A hub of the test's own, empty, with which huggingface_hub speaks; and a cache, and the token "hf_secret"."""
+    from huggingface_hub import constants
+
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+        yield hub
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,8 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
         (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
         (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--g.latent-dim", 10**20], "latent_dim: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--d.minibatch-kernels", 10**20], "kernels: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--resolution", 1048576], "--resolution: 1048576 is not allowed; use 8192 or less"),
         (["--device", "toaster"], "device: 'toaster' is not on this machine"),
@@ -105,6 +108,7 @@ def test_a_run_that_was_begun_too_short_goes_on(
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["config"]["schedule"]["stable_nimg"] = 100
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    shutil.rmtree(tmp_path / "run" / "checkpoints")  # for they are of another config
     assert run(capsys, *command, "--stable-kimg", 0.1, "--total-kimg", 0.02)[0] == 0
 
 
@@ -169,8 +173,8 @@ def test_pictures_that_cannot_be_are_refused_before_anything_is_written(
         (["train", "--seed", "abc"], "abc"),
         (["train", "--precision", "fp8"], "fp8"),
         (["train", "--schedule.batch", "x"], "--schedule.batch"),
-        (["generate"], "Run folder, or a .safetensors file"),
-        ([], "{train, generate, video, evaluate, export,"),
+        (["generate"], "Run folder, a .safetensors file, or hf://OWNER/NAME"),
+        ([], "{train, generate, project, video, evaluate,"),
     ],
 )
 def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], argv: list[str], named: str) -> None:
@@ -369,6 +373,47 @@ def test_no_command_writes_over_what_it_did_not_make(
     sheet.write_bytes(b"of before")
     assert run(capsys, "data", "show", data.path, "--out", sheet, "--overwrite")[0] == 0
     assert sheet.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such files")
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("config.json", "train"),
+        ("stats.jsonl", "train"),
+        ("timing.jsonl", "train"),
+        ("log.txt", "train"),
+        ("checkpoints/checkpoint-000000060.pt", "train"),
+        ("generator.safetensors", "generate"),
+        ("snapshots/generator-000000060.safetensors", "generate"),
+        ("metrics.jsonl", "evaluate"),
+    ],
+)
+def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
+    capsys: pytest.CaptureFixture[str],
+    data: ImagePyramid,
+    make_data: MakeData,
+    trained: Path,
+    tmp_path: Path,
+    name: str,
+    command: str,
+    kind: str,
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(trained, run_folder)
+    path = run_folder / name
+    path.unlink(missing_ok=True)
+    {"pipe": os.mkfifo, "folder": Path.mkdir, "device": lambda path: path.symlink_to("/dev/zero")}[kind](path)
+    if name.startswith("snapshots"):
+        (run_folder / "generator.safetensors").unlink()
+    growth = ("--total-kimg", 0.08, "--stable-kimg", 0.02, "--fade-kimg", 0.02, "--batch", 4, "--tick-nimg", 20)
+    words = {
+        "train": ("--data", data.path, "--out", run_folder, *SMALL, *growth),
+        "generate": (run_folder, "--out", tmp_path / "pictures", "--seeds", 1, "--device", "cpu"),
+        "evaluate": (run_folder, "--data", make_data(count=24).path, "--images", 16, "--metrics", "ms_ssim"),
+    }
+    assert path.name in refused(capsys, command, *words[command])
 
 
 @pytest.mark.parametrize(

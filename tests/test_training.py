@@ -1,7 +1,10 @@
 """One training step against a slow re-implementation of the paper, and the loop around it."""
 
 import json
+import os
+import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,16 +17,18 @@ import pytest
 import torch
 from torch import Tensor
 
+import progan
 import progan.step
+import progan.training
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.images import to_float
 from progan.run.signals import stop_signals
-from progan.run.state import TrainState
+from progan.run.state import TrainState, checkpoints, nimg_of
 from progan.schedule import Phase, Schedule
 from progan.step import read_reals, train_step, working_gp_target
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, DataError, RunError
 from progan.support.rng import data_order, keyed_generator, latents
 from progan.training import crossed, fit_to_data, train
 from progan.weights import load_network, save_network
@@ -443,6 +448,22 @@ def test_weights_say_what_they_learned_from(make_config: Any, tmp_path: Path) ->
         }  # fmt: skip
 
 
+def test_a_run_says_on_what_it_was_computed(
+    make_data: Any, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, config = make_data(), make_config(resolution=4)
+    for total, torch_version in ((8, torch.__version__), (16, torch.__version__), (24, "9.9")):
+        monkeypatch.setattr(torch, "__version__", torch_version)
+        train(replace(config, schedule=replace(config.schedule, total_nimg=total)), data, tmp_path / "run")
+    first, second = lines(tmp_path / "run" / "machines.jsonl")  # none where nothing had changed
+    assert (first["nimg"], second["nimg"]) == (0, 16)
+    assert (first["device"], first["threads"], first["processes"]) == ("cpu", torch.get_num_threads(), 1)
+    assert first["progan"] == progan.__version__
+    assert " cores, " in first["processor"]
+    assert second | {"nimg": 0, "torch": first["torch"]} == first
+    assert second["torch"] == "9.9"
+
+
 def test_a_line_of_stats_is_the_mean_of_its_steps(make_data: Any, make_config: Any, tmp_path: Path) -> None:
     data, config = make_data(), make_config(schedule={"total_nimg": 8})
     train(config, data, tmp_path / "run")
@@ -477,6 +498,140 @@ def test_signal_handlers_come_back() -> None:
         with pytest.raises(KeyboardInterrupt):  # the second one does not wait
             signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Accidents
+
+
+def on_reading(monkeypatch: pytest.MonkeyPatch, nimg: int, accident: Callable[[], object]) -> None:
+    """An accident as the reals at nimg are about to be read, the first time."""
+    original, accidents = progan.training.read_reals, [accident]
+
+    def read_reals(*args: Any, **how: Any) -> Any:
+        if args[-1] == nimg and accidents:
+            accidents.pop()()
+        return original(*args, **how)
+
+    monkeypatch.setattr(progan.training, "read_reals", read_reals)
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+NO_MEMORY = {
+    "GPU": torch.OutOfMemoryError("Tried to allocate 20.00 MiB"),
+    "NumPy": MemoryError("Unable to allocate 9 GiB"),
+    "CPU": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+    ),
+    "CPU of Windows": RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes."),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+}
+
+
+@pytest.mark.parametrize(("batch", "advice"), [(8, "pass --micro-batch 4"), (4, "take a device that has more")])
+@pytest.mark.parametrize("where", NO_MEMORY)
+def test_a_step_without_memory_is_one_sentence_and_smaller_parts_go_on(
+    make_data: Any,
+    make_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    batch: int,
+    advice: str,
+) -> None:
+    data, config = make_data(), make_config(schedule={"batch": {4: batch}})
+    on_reading(monkeypatch, 40, lambda: raise_(NO_MEMORY[where]))
+    said = (
+        rf"micro_batch: {batch} images at once at 8x8 need more memory than there is \(estimated: 0.4 GiB\); {advice}, "
+    )
+    with pytest.raises(RunError, match=said + "and the same command continues at the last checkpoint"):
+        train(config, data, tmp_path / "run")
+    assert newest(tmp_path / "run") == 32
+    assert train(replace(config, micro_batch={4: 4}), data, tmp_path / "run").nimg == 96
+
+
+def test_other_errors_of_a_step_stay_what_they_are(
+    make_data: Any, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_reading(monkeypatch, 40, lambda: raise_(RuntimeError("mat1 and mat2 shapes cannot be multiplied")))
+    with pytest.raises(RuntimeError, match="shapes cannot"):
+        train(make_config(), make_data(), tmp_path / "run")
+
+
+def newest(run: Path) -> int:
+    """Where the newest checkpoint of a run is."""
+    return nimg_of(checkpoints(run / "checkpoints")[-1])
+
+
+@pytest.mark.parametrize(("d_steps", "nimg", "saved"), [(1, 40, 40), (2, 40, 40), (2, 44, 32)])
+def test_data_that_is_changed_ends_a_run_where_it_had_not_been_read(
+    make_data: Any,
+    make_config: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    d_steps: int,
+    nimg: int,
+    saved: int,
+) -> None:
+    """44 is in the middle of a step, of which no half is kept."""
+    config = make_config(d_steps=d_steps)
+    train(config, make_data(), tmp_path / "straight")
+    file = make_data("changing").path / "images-8x8.npy"
+    before = file.read_bytes()
+    os.utime(file, ns=(0, 0))
+    on_reading(monkeypatch, nimg, lambda: file.write_bytes(before[:-1] + b"7"))
+    with pytest.raises(DataError, match=r"images-8x8\.npy: was changed while it was in use") as caught:
+        train(config, ImagePyramid.open(file.parent), tmp_path / "run")
+    assert ("saved at 0.0 kimg, where the same command continues" in str(caught.value)) == (saved == nimg)
+    assert newest(tmp_path / "run") == saved
+    file.write_bytes(before)
+    train(config, ImagePyramid.open(file.parent), tmp_path / "run")
+    for name in ("generator.safetensors", "stats.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_run_that_is_moved_writes_nothing_in_its_old_place(
+    make_data: Any, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: bool, begun: bool
+) -> None:
+    """begun: another run was begun there, where it goes on undisturbed."""
+    data, config = make_data(), make_config()
+
+    def move() -> None:
+        (tmp_path / "run").rename(tmp_path / "moved")
+        if begun:
+            shutil.copytree(tmp_path / "moved", tmp_path / "run")
+        if stop:
+            signal.raise_signal(signal.SIGTERM)
+
+    on_reading(monkeypatch, 36, move)
+    with pytest.raises(
+        RunError, match="run: the run's folder was moved or deleted; move it back, then the same command"
+    ):
+        train(config, data, tmp_path / "run")
+    assert (tmp_path / "run").exists() == begun
+    for folder in ("moved", *["run"] * begun):
+        assert newest(tmp_path / folder) == 32
+        assert train(config, data, tmp_path / folder).nimg == 96
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_the_name_of_its_field(
+    make_data: Any, make_config: Any, tmp_path: Path
+) -> None:
+    data, config = make_data(), make_config()
+    for name, seed in (("one", 0), ("other", 1)):
+        train(replace(config, seed=seed), data, tmp_path / name)
+    shutil.rmtree(tmp_path / "one" / "checkpoints")
+    shutil.copytree(tmp_path / "other" / "checkpoints", tmp_path / "one" / "checkpoints")
+    with pytest.raises(RunError, match=r"checkpoint-000000096\.pt: .*its seed is 1, the run's 0\); delete it"):
+        train(config, data, tmp_path / "one")
+    free = replace(config, micro_batch={4: 4}, checkpoint_nimg=8, schedule=replace(config.schedule, total_nimg=104))
+    assert train(replace(free, seed=1), data, tmp_path / "other").nimg == 104
 
 
 # ---------------------------------------------------------------------------------------------------------------------

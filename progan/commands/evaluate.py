@@ -18,7 +18,7 @@ class Evaluate:
     data: Path
     """Data set of the reals."""
     source: Positional[Path | None] = None
-    """Run folder, or a .safetensors file; leave it out with --fakes."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME; leave it out with --fakes."""
     metrics: str = "swd,ms_ssim"
     """Some of swd, ms_ssim, fid, kid, is, precision, recall, the last five with _efficientnet_lite0 at their end to go
     without a network, neighbours."""
@@ -58,7 +58,9 @@ class Evaluate:
         from progan.support.run_files import RunFolder
 
         if (self.source is None) == (self.fakes is None):
-            raise ConfigError("SOURCE: give a run folder or a .safetensors file, or --fakes FOLDER, one of them")
+            raise ConfigError(
+                "SOURCE: give a run folder, a .safetensors file, hf://OWNER/NAME, or --fakes FOLDER, one of them"
+            )
         if self.all_snapshots and self.fakes is not None:
             raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
         metrics = choose(self.metrics, images=self.images, seed=self.seed, weights=self.inception_weights)

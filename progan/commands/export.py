@@ -18,7 +18,7 @@ class Export:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     to: Literal["web", "onnx"]
     """Which form."""
     out: Path
@@ -37,10 +37,9 @@ class Export:
                 say(f"{size / 1e6:.2f} MB: {self.out}; open it in a browser")
             case "onnx":
                 from progan.export.onnx_file import write_onnx
-                from progan.support.run_files import RunFolder
+                from progan.support.hub import weights_file
                 from progan.weights import load_network
 
-                path = RunFolder(self.source).newest_generator() if self.source.is_dir() else self.source
-                g, about = load_network(path, "generator")
+                g, about = load_network(weights_file(self.source), "generator")
                 write_onnx(g.requires_grad_(False), about, self.out)
                 say(f"{self.out.stat().st_size / 1e6:.2f} MB: {self.out}")

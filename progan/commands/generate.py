@@ -18,7 +18,7 @@ class Generate:
     """Write images of a trained generator: one PNG per seed, and a grid on request."""
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     out: Path
     """Folder for the pictures."""
     seeds: str = "0-63"

@@ -42,7 +42,7 @@ class Project:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file; it is taken as far as it has grown."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME; it is taken as far as it has grown."""
     images: Positional[tuple[Path, ...]]
     """Pictures of any format and size; the largest centred square of each is taken."""
     out: Path
@@ -74,8 +74,13 @@ class Project:
         from progan.support.progress import duration, progress_bar
 
         start = time.monotonic()
+        for flag, value in (("--starts", self.starts), ("--steps", self.steps)):
+            if not 1 <= value <= MOST:
+                raise ConfigError(f"{flag}: {printable(value, 30)} is not allowed; use 1 to {MOST:,}")
+        if not self.images:
+            raise ConfigError("IMAGES: there are none; give at least one picture")
         g, stage = load_generator(self.source)
-        self._check_options(g)
+        self._check_network(g)
         names = _names(self.images)
         if 3 * len(names) * max(SHOWN, stage["resolution"]) ** 2 > MOST_PIXELS:
             raise ConfigError(f"IMAGES: project.png has no room for {len(names):,}; give fewer at a time")
@@ -122,13 +127,8 @@ class Project:
             f"root mean squares of 255; {duration(time.monotonic() - start)}; written to {self.out}, all in project.png"
         )
 
-    def _check_options(self, g: "Generator") -> None:
-        """Raise ConfigError for options that are out of range or do not fit the network."""
-        for flag, value in (("--starts", self.starts), ("--steps", self.steps)):
-            if not 1 <= value <= MOST:
-                raise ConfigError(f"{flag}: {printable(value, 30)} is not allowed; use 1 to {MOST:,}")
-        if not self.images:
-            raise ConfigError("IMAGES: there are none; give at least one picture")
+    def _check_network(self, g: "Generator") -> None:
+        """Raise ConfigError for a network that draws no pictures, and for a class that it does not have."""
         classes = g.config.label_dim
         if g.config.channels not in (1, 3):
             raise ConfigError(

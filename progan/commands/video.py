@@ -23,7 +23,7 @@ class Video:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME."""
     out: Path
     """The video: a name in .mp4 (pip install "progan[video]"), .gif or .webp."""
     seconds: float = 20.0

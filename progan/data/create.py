@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from progan.data.source import BadImage, FileSource, ImageStream, Source
+from progan.data.store.partial import held, kept_place
 from progan.data.store.pyramid import ImagePyramid
 from progan.data.store.row_files import make_image
 from progan.data.store.writer import PyramidWriter
@@ -36,6 +37,9 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
     console = Terminal(stderr=True, quiet=quiet)
     fails = getattr(source, "on_bad", "fail") == "fail"
     keep_freed_memory()
+    if (kept := kept_place(source.out)).exists():
+        with held(kept):  # before anything is looked at, which may take hours
+            pass
     stream = source.open()
     for note in stream.notes:
         console.say(note)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
 
 Levels = dict[int, np.ndarray]  # one image at every resolution: {r: uint8 [C, r, r]}, as `box_pyramid` makes them
+MOST_IMAGES = 10**9  # more than any data set has
 OnBad = Literal["fail", "skip", "fix"]
 
 
@@ -81,6 +82,8 @@ class Source(ABC):
             wanted = getattr(self, option, None)
             if wanted is not None and wanted < 1:
                 raise DataError(f"{wanted} images make no data set; ask for at least 1")
+            if wanted is not None and wanted > MOST_IMAGES:
+                raise DataError(f"{printable(wanted, 30)} images fit on no disk; ask for at most {MOST_IMAGES:,}")
         return self._open()
 
     @abstractmethod

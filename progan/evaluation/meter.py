@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from progan.data.store.manifest import images_name
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import mirror
 from progan.metrics.cache import cached
@@ -19,7 +18,7 @@ from progan.metrics.suite import Metric, Values, value_title
 from progan.networks import Generator
 from progan.sampling.images import sample_batches
 from progan.support.errors import DataError, RunError
-from progan.support.files import disk_reason, make_folder
+from progan.support.files import disk_reason
 from progan.support.plain_files import LIST_BYTES, read_plain
 from progan.support.progress import counted
 from progan.support.rng import keyed_generator, latents
@@ -62,10 +61,9 @@ class Reals:
 
     def key(self) -> dict[str, Any]:
         """What the images depend on. A file that is written again, even in place, changes it."""
-        file = (self.data.path / images_name(self.resolution)).stat()
         return {
             "data": self.data.hash,
-            "file": [file.st_size, file.st_mtime_ns],
+            "file": list(self.data.stamp(self.resolution)),
             "resolution": self.resolution,
             "mirrored": self.mirrored,
             "seed": self.seed,
@@ -107,7 +105,8 @@ class Result:
 class Meter:
     """Measures one set of fakes after the other against the same reals, whose statistics are collected once.
 
-    Raises DataError when the data set holds too few images for a metric and its noise floor.
+    Raises DataError when the data set holds too few images for a metric and its noise floor, or too small ones, or none
+    of 1 or 3 channels.
     """
 
     metrics: Sequence[Metric]
@@ -188,6 +187,12 @@ class Meter:
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
+        side, channels = self.reals.resolution, self.reals.data.channels
+        if side < metric.smallest:
+            least = f"{metric.smallest}x{metric.smallest}"
+            raise DataError(f"--metrics: {metric.name} needs images of {least}, these are {side}x{side}; leave it out")
+        if channels not in (1, 3):
+            raise DataError(f"--metrics: {data} has {channels} channels, and 1 or 3 can be measured; leave metrics out")
         if have >= metric.reals_needed:
             return
         if metric.reals_taken(have) < metric.size:  # few are enough, so it is no question of their number
@@ -238,7 +243,6 @@ def append(record: Path, results: Sequence[Result], name: str, nimg: int | None,
         "device": str(meter.device),
     }
     lines = "".join(json.dumps(about | result.as_json() | where) + "\n" for result in results)
-    make_folder("--out", record.parent)
     try:
         if record.exists() and read_plain(record, LIST_BYTES)[-1:] not in (b"\n", b""):
             lines = "\n" + lines  # a kill cut the line before short

@@ -22,7 +22,8 @@ from progan.metrics.suite import Metric, value_title
 from progan.networks import Generator
 from progan.support.config_io import from_json
 from progan.support.errors import ConfigError, DataError, RunError, printable
-from progan.support.files import make_folder
+from progan.support.files import folder_for
+from progan.support.hub import weights_file
 from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
 from progan.support.plain_files import CONFIG_BYTES
@@ -73,19 +74,19 @@ def evaluate(
     if device.type == "cpu":
         keep_freed_memory()
     meter = Meter(metrics, Reals(data, resolution, mirrored, seed), device, quiet)
-    make_folder("--out", out)
-    for subject in subjects:
-        results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
-        if neighbours:
-            count = images or IMAGES
-            where = neighbours_picture(out, subject)
-            results.append(
-                measure_neighbours(
-                    subject.images(count), meter.reals, held_out, where, images=count, device=device, quiet=quiet
+    with folder_for("--out", out):
+        for subject in subjects:
+            results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
+            if neighbours:
+                count = images or IMAGES
+                where = neighbours_picture(out, subject)
+                results.append(
+                    measure_neighbours(
+                        subject.images(count), meter.reals, held_out, where, images=count, device=device, quiet=quiet
+                    )
                 )
-            )
-        append(out / "metrics.jsonl", results, subject.name, subject.nimg, meter)
-        yield subject, results
+            append(out / "metrics.jsonl", results, subject.name, subject.nimg, meter)
+            yield subject, results
 
 
 def neighbours_picture(out: Path, subject: Subject) -> Path:
@@ -110,10 +111,9 @@ def check_fits(subject: Subject, data: ImagePyramid) -> None:
 def subjects_of(
     source: Path, data: ImagePyramid, device: torch.device, *, all_snapshots: bool = False, seed: int = 0
 ) -> list[Subject]:
-    """The generator of a run or of a weights file, or every snapshot of a run; raises RunError if there is none."""
+    """The generator of a run, a file or the hub, or every snapshot of a run; raises RunError if there is none."""
     if not all_snapshots:
-        path = RunFolder(source).newest_generator() if source.is_dir() else source
-        return [generator_subject(path, data, device, seed)]
+        return [generator_subject(weights_file(source), data, device, seed)]
     found = sorted(RunFolder(source).snapshots.glob("generator-*.safetensors"))
     if not found:
         raise RunError(f"{source}: holds no snapshots; give the folder of a run for --all-snapshots")

@@ -43,7 +43,10 @@ def page_weights(p: Plan) -> str:
             weight = F.pad(weight, (0, inputs, 0, 0, 0, outputs))
             weight = weight.unflatten(0, (-1, 4)).permute(0, 2, 3, 1)  # [O / 4, T, I, 4]
             parts += [weight.numpy().ravel(), F.pad(op.bias, (0, outputs)).numpy()]
-    return base64.b64encode(np.concatenate(parts).astype("<f2").tobytes()).decode()
+    values = np.concatenate(parts)
+    if not np.abs(values).max() <= np.finfo("f2").max:
+        raise ValueError("its weights are no numbers, or larger than the 65,504 that a page holds")
+    return base64.b64encode(values.astype("<f2").tobytes()).decode()
 
 
 def page_bytes(p: Plan) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -17,15 +17,36 @@ from progan.export.trackers import TRACKERS, Tracker
 from progan.run.folder import read_config
 from progan.run.metrics_log import read_metrics
 from progan.support.config_io import print_per_resolution
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import locked, write_json
-from progan.support.run_files import RunFolder, read_facts, read_lines
+from progan.support.json_reader import read_json
+from progan.support.plain_files import LIST_BYTES
+from progan.support.run_files import RunFolder, nimg_of_weights, read_lines
 
 RECORD = "progan-track.json"
 SCHEDULE = ("resolution", "alpha", "batch")
 SECONDS_BETWEEN_LOOKS = 2.0
 
-Sent = dict[str, Any]
+
+class Sent(TypedDict):
+    """What was sent to which tracker: the furthest step of each kind, and what the tracker needs to go on."""
+
+    to: str
+    run: str
+    began: float
+    hyperparameters: bool
+    reals: bool
+    stats: int
+    timing: int
+    pictures: int
+    metrics: list[list[Any]]
+    tracker: dict[str, Any]
+
+
+class _Time(TypedDict):
+    nimg: int
+    seconds: float
+    img_per_s: float
 
 
 def track(source: Path, to: str, out: Path, *, follow: bool = False) -> int:
@@ -64,8 +85,9 @@ def _read_record(path: Path, to: str, kept: dict[str, Any], folder: RunFolder) -
     """What was sent before, or the beginning of a record."""
     run = sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
     try:
-        sent: Sent = json.loads(path.read_text())
-        before = (sent["to"], sent["run"])
+        sent = read_json(path, Sent, LIST_BYTES)
+        if any(len(entry) != 6 for entry in sent["metrics"]):
+            raise ValueError("names a measurement that is none")
     except FileNotFoundError:
         began = folder.config.stat().st_mtime
         return {
@@ -80,9 +102,9 @@ def _read_record(path: Path, to: str, kept: dict[str, Any], folder: RunFolder) -
             "metrics": [],
             "tracker": {},
         }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); give --out a new folder") from None
-    if before != (to, run):
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
+    if (sent["to"], sent["run"]) != (to, run):
         raise RunError(f"{path.parent}: holds the points of another run or tracker; give --out a folder of its own")
     return sent
 
@@ -93,15 +115,15 @@ def _send_news(folder: RunFolder, sent: Sent, tracker: Tracker) -> Iterator[None
     Training only adds to stats.jsonl and timing.jsonl, or cuts lines and writes them again: the furthest step tells
     what is new. Measurements may come late and in any order, so each is noted.
     """
-    timing = list(read_lines(folder.timing))
+    timing = list(read_lines(folder.timing, _Time))
     clock = [[row["nimg"], row["seconds"]] for row in timing] or [[0, 0.0]]
 
     def when(nimg: int) -> float:
         return float(sent["began"] + np.interp(nimg, *np.array(clock, dtype=float).T))
 
-    for row in read_lines(folder.stats):
-        nimg = row.pop("nimg")
-        if nimg > sent["stats"]:
+    for row in read_lines(folder.stats, dict[str, float]):
+        nimg = row.pop("nimg", None)
+        if isinstance(nimg, int) and nimg > sent["stats"]:
             named = {f"{'schedule' if name in SCHEDULE else 'loss'}/{name}": value for name, value in row.items()}
             tracker.scalars(nimg, named, when(nimg))
             sent["stats"] = nimg
@@ -141,7 +163,7 @@ def _measured(row: dict[str, Any], kind: list[Any], before: list[list[Any]]) -> 
 def _is_done(folder: RunFolder) -> bool:
     """Whether the final generator is there, as far trained as the config, which may have been lengthened, asks for."""
     config: TrainConfig = read_config(folder, "it was there before")[0]
-    return folder.generator.exists() and read_facts(folder.generator).get("nimg", 0) >= config.schedule.total_nimg
+    return folder.generator.exists() and nimg_of_weights(folder.generator) >= config.schedule.total_nimg
 
 
 def _plain(value: Any) -> bool | int | float | str:

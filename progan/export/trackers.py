@@ -1,5 +1,6 @@
 """The trackers that a run can be sent to, each behind the same few calls."""
 
+import io
 import os
 from pathlib import Path
 from types import TracebackType
@@ -7,8 +8,11 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from progan.support.errors import ConfigError, RunError
+from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import disk_reason
+from progan.support.plain_files import check_plain, read_plain
+
+PICTURE_BYTES = 2**28  # of one that a run wrote
 
 
 class Tracker(Protocol):
@@ -50,10 +54,16 @@ class TensorBoard:
         self.name = name
         path = out / "events.out.tfevents.progan"
         try:
+            if path.exists():
+                check_plain(path)
             self._file = path.open("ab")
-            self._file.truncate(before.get("bytes", 0))
+            size = before.get("bytes", 0)
+            if not (isinstance(size, int) and 0 <= size <= self._file.tell()):
+                self._file.close()
+                raise RunError(f"{path}: is not what was sent before; give --out a new folder")
+            self._file.truncate(size)
         except OSError as error:
-            raise RunError(f"{path}: cannot be written ({error.strerror}); give --out another folder") from None
+            raise RunError(f"{path}: cannot be written ({printable(error)}); give --out another folder") from None
         self._records = RecordWriter(self._file)
         if not before:
             self._write(file_version="brain.Event:2")
@@ -75,12 +85,14 @@ class TensorBoard:
 
     def picture(self, nimg: int, tag: str, path: Path, seconds: float) -> None:
         """One event with the file as it is."""
-        with Image.open(path) as picture:
-            width, height = picture.size
-            colours = len(picture.getbands())
-        image = self._summary.Image(
-            width=width, height=height, colorspace=colours, encoded_image_string=path.read_bytes()
-        )
+        try:
+            content = read_plain(path, PICTURE_BYTES)
+            with Image.open(io.BytesIO(content)) as picture:
+                width, height = picture.size
+                colours = len(picture.getbands())
+        except (OSError, Image.DecompressionBombError) as error:
+            raise RunError(f"{path}: cannot be sent ({printable(error)}); delete it") from None
+        image = self._summary.Image(width=width, height=height, colorspace=colours, encoded_image_string=content)
         value = [self._summary.Value(tag=tag, image=image)]
         self._write(step=nimg, wall_time=seconds, summary=self._summary(value=value))
 

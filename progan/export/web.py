@@ -18,9 +18,12 @@ from progan.export.directions import directions
 from progan.export.pack import page_bytes, page_layers, page_weights
 from progan.export.plan import plan
 from progan.networks import parameter_count
+from progan.run.folder import read_config
 from progan.sampling.images import load_generator
-from progan.support.errors import ConfigError, DataError, RunError
+from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import write_text
+from progan.support.hub import weights_file
+from progan.support.plain_files import open_plain
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
@@ -31,7 +34,7 @@ _EXPORT = re.compile(r"^export (?=(?:function|const) (\w+))", re.MULTILINE)
 
 
 def export_page(source: Path, out: Path, *, data: Path | None = None, title: str) -> int:
-    """Write the page of a run folder or a weights file; returns its size in bytes.
+    """Write the page of a run folder, a weights file or hf://OWNER/NAME; returns its size in bytes.
 
     It grows as far as the network had. data: the data set it was trained on, whose author and licence the page names;
     needed only for weights that do not say them. Replaces a page that this function wrote and no other file. Raises
@@ -39,8 +42,9 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
     no generator, and DataError for a data set that is none, or not the one of the run.
     """
     check_out(out)
-    g, stage = load_generator(source)
-    about = load_network(RunFolder(source).newest_generator() if source.is_dir() else source, "generator")[1]
+    path = weights_file(source)
+    g, stage = load_generator(path)
+    about = load_network(path, "generator")[1]
     p = plan(g, stage["resolution"])
     size = page_bytes(p) / 1e6
     if size > LARGEST_MB:
@@ -48,6 +52,10 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
             f"{source}: this network makes a page of {size:.0f} MB, and browsers open at most {LARGEST_MB} MB; "
             "train one with a smaller fmap_max"
         )
+    try:
+        weights = page_weights(p)
+    except ValueError as error:
+        raise RunError(f"{source}: {error}; export another moment of the run") from None
     manifest = about.get("data") or {} if data is None else _manifest(source, about, data)
     names = manifest.get("label_names") or [f"class {number}" for number in range(g.config.label_dim)]
     if len(names) != g.config.label_dim:
@@ -66,7 +74,7 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
     }
     page = _render(
         network=_json(network),
-        weights=page_weights(p),
+        weights=weights,
         title=title,
         parameters=parameter_count(g),
         resolution=stage["resolution"],
@@ -88,9 +96,13 @@ def check_out(out: Path) -> None:
     if out.is_dir():
         raise ConfigError(f"--out: {out} is a folder; give the name of a file such as {out / 'page.html'}")
     if out.exists():
-        with out.open("rb") as file:
-            if f'<meta name="generator" content="{MARK} '.encode() not in file.read(2048):
-                raise ConfigError(f"--out: {out} exists and is no page of progan export; choose another name")
+        try:
+            with open_plain(out) as file:
+                start = file.read(2048)
+        except OSError as error:
+            raise ConfigError(f"--out: {out} cannot be read ({printable(error)}); choose another name") from None
+        if f'<meta name="generator" content="{MARK} '.encode() not in start:
+            raise ConfigError(f"--out: {out} exists and is no page of progan export; choose another name")
 
 
 def bundle(entry: str = "app.js") -> str:
@@ -152,12 +164,9 @@ def _manifest(source: Path, about: dict[str, Any], data: Path) -> dict[str, Any]
     manifest = read_manifest(data)
     if (about.get("data") or manifest)["hash"] != manifest["hash"]:
         raise DataError(f"{data}: is not the data set that {source} was trained on; give that one, or none")
-    config = RunFolder(source).config
-    if config.is_file():
-        try:
-            own = json.loads(config.read_text())["data"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{config}: cannot be read ({error}); leave --data out") from None
+    run = RunFolder(source)
+    if run.config.is_file():
+        own = read_config(run, "leave --data out")[1]["data"]
         if own != manifest["hash"]:
             raise DataError(f"{data}: is not the data set that {source} was trained on; give that one, or none")
     return manifest

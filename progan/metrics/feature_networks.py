@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progan.support.errors import ConfigError
+from progan.support.errors import ConfigError, printable
+from progan.support.plain_files import open_plain
 
 NetworkName = Literal["inception", "vgg16", "efficientnet_lite0"]
 FeatureNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -168,7 +169,10 @@ def _downloaded(network: str, url: str, sha256: str, advice: str) -> Path:
 
 
 def _check_published(path: Path, sha256: str, remedy: str) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open_plain(path) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({printable(error)}); {remedy}") from None
     if not found.startswith(sha256):
         raise ConfigError(f"{path}: has SHA-256 {found[:8]}..., the published weights have {sha256[:8]}...; {remedy}")

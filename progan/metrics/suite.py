@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from progan.metrics.features import (
 )
 from progan.metrics.neighbours import K_NEAREST, covered
 from progan.metrics.protocol import Collector, Protocol, Statistics
-from progan.metrics.sliced_wasserstein import SwdCollector, SwdProtocol, swd_spread, swd_values
+from progan.metrics.sliced_wasserstein import COARSEST, SwdCollector, SwdProtocol, swd_spread, swd_values
 from progan.metrics.structural_similarity import MsSsimCollector, MsSsimProtocol, mean_and_error
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
@@ -33,7 +34,8 @@ class Metric:
 
     is_distance: whether it compares fakes with reals; its noise floor is then the distance of reals to other reals.
     Else it is a figure of one set, and the reals' own figure is what to compare with. spread: what the number behind
-    the ± is. seed: of what is random beside the protocol, KID's subsets and the inception score's parts.
+    the ± is. seed: of what is random beside the protocol, KID's subsets and the inception score's parts. smallest:
+    pixels of a side that it needs.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Metric:
     is_distance: bool
     spread: str
     seed: int = 0
+    smallest: ClassVar[int] = 4
 
     @property
     def reals_needed(self) -> int:
@@ -77,6 +80,7 @@ class Metric:
 
 class _Swd(Metric):
     protocol: SwdProtocol
+    smallest = COARSEST
 
     def _collector(self, images: int, role: str, device: torch.device, against: Statistics | None) -> Collector:
         return SwdCollector(replace(self.protocol, images=images), role, device, against)

@@ -1,6 +1,8 @@
-"""What a run will do, before it does it: `progan train --dry-run`."""
+"""What a run will do and need, before it does it: `progan train --dry-run`."""
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from rich.table import Table
@@ -8,13 +10,16 @@ from torch import nn
 
 from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator, parameter_count
-from progan.run.team import images_at_once
-from progan.schedule import Schedule
+from progan.run.team import group_size, images_at_once
+from progan.schedule import Phase, Schedule
+from progan.support.errors import RunError
 from progan.support.progress import duration
 
 PROCESS_BYTES = 400 * 2**20
 ACTIVATIONS = 7
 DISK_BYTES_PER_S = 200_000_000  # that a modest disk takes
+# What an error other than torch.OutOfMemoryError says: on CPUs (Linux, Windows), Apple's devices, in CUDA's libraries.
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def plan_table(config: TrainConfig) -> Table:
@@ -109,3 +114,31 @@ def memory_bytes(config: TrainConfig, resolution: int, batch: int) -> int:
             values += 2 * r * r * config.d.fmaps_at(r) + (r // 2) ** 2 * config.d.fmaps_at(max(4, r // 2))
     width = 2 if config.precision == "bf16" else 4
     return PROCESS_BYTES + weights + ACTIVATIONS * values * width * batch
+
+
+@contextmanager
+def enough_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise RunError with that sentence in place of any error that says that there is no memory left."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        kinds, said = (MemoryError, torch.OutOfMemoryError), str(error)
+        if isinstance(error, kinds) or any(words in said for words in NO_MEMORY):
+            raise RunError(advice()) from None
+        raise
+
+
+def step_advice(config: TrainConfig, phase: Phase, processes: int) -> str:
+    """What to do when a training step finds no memory."""
+    images, least = images_at_once(config, phase, processes), group_size(phase.batch, config)
+    estimate = memory_bytes(config, phase.resolution, images) / 2**30
+    less = f"pass --micro-batch {max(least, images // 2)}" if images > least else "take a device that has more"
+    return (
+        f"micro_batch: {images} images at once at {phase.resolution}x{phase.resolution} need more memory than there is"
+        f" (estimated: {estimate:.1f} GiB); {less}, and the same command continues at the last checkpoint"
+    )
+
+
+def metrics_advice() -> str:
+    """What to do when a measurement finds no memory."""
+    return "metrics: they need more memory than there is; pass a smaller --metrics-images, or leave out --metrics"

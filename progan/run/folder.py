@@ -7,29 +7,14 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from progan.config import TrainConfig
-from progan.run.state import checkpoints, nimg_of
-from progan.support.config_io import flat_fields, from_json, to_json
+from progan.run.state import checkpoints, lasting_fields, nimg_of
+from progan.support.config_io import from_json, to_json
 from progan.support.device import pick_device, pick_precision
 from progan.support.errors import ConfigError, RunError, printable
 from progan.support.files import locked, write_json
 from progan.support.json_reader import read_json
 from progan.support.plain_files import CONFIG_BYTES
 from progan.support.run_files import RunFolder
-
-# What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
-# but for rounding.
-FREE_FIELDS = (
-    "schedule.total_nimg",
-    "labels",  # label_dim says what came of it
-    "device",
-    "micro_batch",
-    "snapshot_nimg",
-    "checkpoint_nimg",
-    "keep_every_nimg",
-    "metrics",
-    "metrics_nimg",
-    "metrics_images",
-)
 
 
 class _Record(TypedDict):
@@ -77,8 +62,7 @@ def read_config(folder: RunFolder, advice: str) -> tuple[TrainConfig, dict[str, 
 
 
 def _kept(config: TrainConfig, data_hash: Any, init: Any) -> dict[str, Any]:
-    fields = {name: value for name, value in flat_fields(config) if name not in FREE_FIELDS}
-    return fields | {"data": data_hash, "init": init}
+    return lasting_fields(config) | {"data": data_hash, "init": init}
 
 
 def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str) -> TrainConfig:
@@ -87,7 +71,7 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
     if config.precision == "auto":
         config = replace(config, precision=before.precision)
     differ = [
-        f"{name} was {old[name]} and is now {value}"
+        f"{name} was {printable(old[name], 60)} and is now {value}"
         for name, value in _kept(config, data_hash, init).items()
         if old[name] != value
     ]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class RunLog:
         self.folder = folder
         self.state = state
         self.total = state.config.schedule.total_nimg
+        self.place = os.stat(folder.lock)  # held open, so that no other file gets its number
         paths = (folder.stats, folder.timing, folder.log)
         try:
             for path in (folder.stats, folder.timing):
@@ -110,8 +112,21 @@ class RunLog:
         self._line(self.log, text)
         self.console.print(text, soft_wrap=True)
 
+    def check_place(self) -> None:
+        """Raise RunError when the run's folder is no longer where it was: nothing is written in its place."""
+        try:
+            there = os.path.samestat(os.stat(self.folder.lock), self.place)
+        except OSError:
+            there = False
+        if not there:
+            raise RunError(
+                f"{self.folder.path}: the run's folder was moved or deleted; move it back, then the same command"
+                " continues at the last checkpoint"
+            )
+
     def picture(self, name: str, picture: Image.Image) -> None:
         """Write a picture into the run's folder, whole or not at all."""
+        self.check_place()
         write_png(self.folder.path / name, picture)
 
     def _speed(self) -> str:
@@ -141,6 +156,10 @@ class _Line(TypedDict):
     nimg: int
 
 
+class _Measured(_Line):
+    source: str
+
+
 def cut_after(path: Path, nimg: int) -> None:
     """Drop the lines that a run wrote after the checkpoint it goes on from, and a line cut short by a kill.
 
@@ -161,7 +180,7 @@ def cut_after(path: Path, nimg: int) -> None:
 
 def cut_measurements(path: Path, nimg: int) -> None:
     """Drop what a run measured of itself after that checkpoint; the lines of `progan evaluate` stay."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    lines = read_plain(path, LIST_BYTES).splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if not _measured_after(line, nimg)]
     if kept != lines:
         write_whole(path, lambda file: file.writelines(kept))
@@ -169,7 +188,7 @@ def cut_measurements(path: Path, nimg: int) -> None:
 
 def _measured_after(line: bytes, nimg: int) -> bool:
     try:
-        row = json.loads(line)
-        return bool(row["nimg"] > nimg and row["source"] == own_source(row["nimg"]))
-    except (ValueError, KeyError, TypeError):
+        row = parse_json(line, _Measured)
+        return row["nimg"] > nimg and row["source"] == own_source(row["nimg"])
+    except ValueError:
         return not line.endswith(b"\n")  # cut short by a kill

@@ -11,8 +11,10 @@ import torch
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
-from progan.metrics.suite import choose, value_title
+from progan.metrics.suite import NEIGHBOURS, choose, value_title
 from progan.networks import Generator
+from progan.support.config_io import split_names
+from progan.support.errors import ConfigError
 from progan.support.files import write_whole
 from progan.support.run_files import RunFolder, own_source, read_lines
 
@@ -37,15 +39,20 @@ class _Measured(TypedDict):
     spread: dict[str, float]
     floor: NotRequired[dict[str, float]]
     reals: NotRequired[dict[str, float]]
+    images: NotRequired[dict[str, int]]
 
 
 class RunMetrics:
     """Measures the generator of a run against the data it trains on.
 
-    Raises ConfigError or DataError before the run begins if a metric is unknown or the data set is too small for it.
+    Raises ConfigError or DataError before the run begins if a metric is unknown or the data set is not for it.
     """
 
     def __init__(self, config: TrainConfig, data: ImagePyramid, device: torch.device, folder: RunFolder) -> None:
+        if NEIGHBOURS in split_names(config.metrics):
+            raise ConfigError(
+                f"--metrics: {NEIGHBOURS} is not measured while training; leave it out, and ask progan evaluate for it"
+            )
         flag = "--metrics-images"
         chosen = choose(config.metrics, images=config.metrics_images or None, seed=config.seed, flag=flag)
         self.images = max(metric.size for metric in chosen)
@@ -80,12 +87,13 @@ def worse(rows: Sequence[dict[str, Any]]) -> list[str]:
     for metric, level in (("swd", "average"), ("ms_ssim", "")):
         series = [row for row in rows if row["metric"] == metric]
         same = [row for row in series if all(row[name] == series[-1][name] for name in ("protocol", "data"))]
-        values = [row["values"][level] for row in same]
+        values = [row["values"].get(level, math.nan) for row in same]
         if metric == "swd":
             bad = [value > 2 * min(values[:i], default=math.inf) for i, value in enumerate(values)]
             text = f"SWD is over twice its best, {min(values, default=0):.4g}"
         else:
-            bad = [value > (1 + row["reals"][level]) / 2 for value, row in zip(values, same, strict=True)]
+            reals = [row.get("reals", {}).get(level, math.nan) for row in same]
+            bad = [value > (1 + own) / 2 for value, own in zip(values, reals, strict=True)]
             text = "MS-SSIM nears 1: the images become alike"
         if bad and bad[-1] and not any(bad[:-1]):
             good = same[values.index(min(values))]["nimg"] / 1000

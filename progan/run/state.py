@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +16,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator
 from progan.schedule import Schedule
-from progan.support.config_io import to_json
+from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.errors import RunError, printable
 from progan.support.files import write_whole
 from progan.support.plain_files import open_plain
@@ -23,6 +24,20 @@ from progan.support.rng import seeded
 
 CHECKPOINT_FORMAT = 1
 CHECKSUM = b"progan sha256 "  # begins the comment of the archive, its last bytes; 64 digits follow
+# What may change between two parts of one run: how far it goes and what it writes down, never what it computes,
+# but for rounding.
+FREE_FIELDS = (
+    "schedule.total_nimg",
+    "labels",  # label_dim says what came of it
+    "device",
+    "micro_batch",
+    "snapshot_nimg",
+    "checkpoint_nimg",
+    "keep_every_nimg",
+    "metrics",
+    "metrics_nimg",
+    "metrics_images",
+)
 KEPT_CHECKPOINTS = 2  # the newest, and the one before in case a disk fails under it
 
 
@@ -105,7 +120,8 @@ class TrainState:
         }
         buffer = io.BytesIO()
         torch.save(record, buffer)
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # which writing then tells
+            folder.mkdir(exist_ok=True)  # not its parents: a run that was moved is not begun anew in its old place
         path = folder / f"checkpoint-{self.nimg:09d}.pt"
         write_whole(path, lambda file: _write_sealed(file, buffer.getbuffer()))
         before, keep = 0, self.config.keep_every_nimg
@@ -117,10 +133,15 @@ class TrainState:
                 old.unlink(missing_ok=True)
         return path
 
-    def load(self, path: Path) -> None:
-        """Continue from a checkpoint of the same config; raises RunError when the file is no whole checkpoint."""
+    def load(self, path: Path, *, branch: bool = False) -> None:
+        """Continue from a checkpoint of this run, or as a branch of another, which may have had another config.
+
+        Raises RunError when the file is no whole checkpoint, or one of another config.
+        """
         record = read_checkpoint(path)
         try:
+            if not branch:
+                self._check_config(from_json(TrainConfig, json.loads(record["config"])))
             for name, part in self._parts().items():
                 part.load_state_dict(record[name])
             self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
@@ -129,6 +150,13 @@ class TrainState:
             self.d_output = record.get("d_output", torch.zeros(())).to(self.d_output.device)  # older runs had none
         except Exception as error:  # a damaged file raises almost anything
             raise _no_checkpoint(path, error) from None
+
+    def _check_config(self, theirs: TrainConfig) -> None:
+        """Raise ValueError when a checkpoint is of another config; older runs have some of precision "auto"."""
+        ours = lasting_fields(self.config)
+        for name, value in lasting_fields(theirs).items():
+            if value != ours[name] and (name, value) != ("precision", "auto"):
+                raise ValueError(f"its {name} is {value}, the run's {ours[name]}")
 
     def _check(self) -> None:
         """Raise ValueError for what a checkpoint of this run cannot hold and PyTorch does not look at."""
@@ -142,6 +170,11 @@ class TrainState:
             for weight, kept in optimizer.state.items():
                 if any(kept[name].shape != weight.shape for name in ("exp_avg", "exp_avg_sq")):
                     raise ValueError("its optimizers are those of other networks")
+
+
+def lasting_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields that one run never changes, by dotted name."""
+    return {name: value for name, value in flat_fields(config) if name not in FREE_FIELDS}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -207,7 +240,7 @@ def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints in a folder, oldest first."""
-    return sorted(folder.glob("checkpoint-*.pt"))
+    return [path for path in sorted(folder.glob("checkpoint-*.pt")) if path.stem[11:].isdecimal()]
 
 
 def nimg_of(checkpoint: Path) -> int:

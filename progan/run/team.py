@@ -6,6 +6,7 @@ are averaged, among processes in one message; so the parts together do what the 
 """
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +20,15 @@ from torch import Tensor
 from progan.config import TrainConfig
 from progan.schedule import Phase, Schedule
 from progan.support.config_io import value_at
-from progan.support.errors import ConfigError, UserError
+from progan.support.errors import ConfigError, Stopped, UserError
 
 T = TypeVar("T")
 Share = slice | list[int]  # of a minibatch
+
+# The others wait while the first process measures metrics, its longest work alone; one that ends is noticed at once.
+LONGEST_WAIT = timedelta(hours=3)
+# What the libraries say when another process has ended.
+GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    torchrun: int | None = None
+    """The process that started this one, if that was torchrun."""
 
     def rows(self, batch: int, config: TrainConfig) -> Share:
         """Which images of a minibatch are this process's."""
@@ -41,7 +49,8 @@ class Team:
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-        dist.all_reduce(flat)
+        with _together():
+            dist.all_reduce(flat)
         parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
@@ -51,8 +60,13 @@ class Team:
         if self.size == 1:
             return number
         found = torch.tensor([number])
-        dist.all_reduce(found, dist.ReduceOp.MAX)
+        with _together():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
         return int(found)
+
+    def left_alone(self) -> int:
+        """SIGTERM when torchrun is gone, so that nobody watches over this process any more; else 0."""
+        return 0 if self.torchrun in (None, os.getppid()) else int(signal.SIGTERM)
 
     def first(self, make: Callable[[], T]) -> T:
         """What the first process makes, for all. If it raises UserError there, the others end with exit code 2."""
@@ -65,7 +79,8 @@ class Team:
                 told = [make(), None]
             except UserError as raised:
                 error, told = raised, [None, str(raised)]
-        dist.broadcast_object_list(told, device=torch.device("cpu"))
+        with _together():
+            dist.broadcast_object_list(told, device=torch.device("cpu"))
         if error is not None:
             raise error
         if told[1] is not None:
@@ -83,8 +98,11 @@ def join_team(device: torch.device) -> Iterator[Team]:
 
     Raises ConfigError when there are fewer GPUs.
     """
-    if not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+    if not dist.is_torchelastic_launched():
         yield ALONE
+        return
+    if int(os.environ["WORLD_SIZE"]) == 1:
+        yield Team(torchrun=os.getppid())
         return
     local = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
@@ -93,12 +111,28 @@ def join_team(device: torch.device) -> Iterator[Team]:
         if local >= torch.cuda.device_count():
             raise ConfigError(f"this machine has {torch.cuda.device_count()} GPUs; start one process for each")
         torch.cuda.set_device(local)
-    # Long enough for the first process to measure metrics while the others wait.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=timedelta(days=1))
-    yield Team(dist.get_rank(), dist.get_world_size())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     # Together: one that leaves while another still writes may be aborted. Not after an error, for that would wait too.
-    dist.barrier()
+    try:
+        yield Team(dist.get_rank(), dist.get_world_size(), os.getppid())
+    except Stopped:
+        with _together():
+            dist.barrier()
+        raise
+    with _together():
+        dist.barrier()
     dist.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """What all processes do at once; when another has ended, end too, and quietly, for that one has said why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if any(words in str(error) for words in GONE):
+            raise SystemExit(2) from None
+        raise
 
 
 def check_shares(config: TrainConfig, size: int) -> None:
@@ -108,7 +142,7 @@ def check_shares(config: TrainConfig, size: int) -> None:
         at_once = images_at_once(config, phase, size)
         if at_once == phase.batch:
             continue
-        group, where = _group(phase.batch, config), f"{phase.resolution}x{phase.resolution}"
+        group, where = group_size(phase.batch, config), f"{phase.resolution}x{phase.resolution}"
         if phase.batch % (group * size):
             raise ConfigError(
                 f"batch: {phase.batch} at {where} cannot be cut into whole stddev groups of {group} for {size} process"
@@ -128,7 +162,7 @@ def check_shares(config: TrainConfig, size: int) -> None:
 def micro_batches(config: TrainConfig, phase: Phase, size: int) -> list[Share]:
     """Which images of a process's share of a minibatch it computes at once, one part after the other."""
     own, at_once = phase.batch // size, images_at_once(config, phase, size)
-    groups = own // _group(own, config)
+    groups = own // group_size(own, config)
     count = next(n for n in range(1, groups + 1) if groups % n == 0 and own // n <= at_once)
     return [_share(own, config, i, count) for i in range(count)]
 
@@ -146,12 +180,12 @@ def _share(batch: int, config: TrainConfig, index: int, count: int) -> Share:
     """
     if count == 1:
         return slice(None)
-    groups = batch // _group(batch, config)
+    groups = batch // group_size(batch, config)
     part = groups // count
     starts = range(index * part, batch, groups)
     return [i for start in starts for i in range(start, start + part)]
 
 
-def _group(batch: int, config: TrainConfig) -> int:
-    """Images that must stay together."""
+def group_size(batch: int, config: TrainConfig) -> int:
+    """How many images of a minibatch must stay together."""
     return min(config.d.stddev_group or 1, batch)

@@ -18,9 +18,9 @@ from progan.networks import Generator, check_stage
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError, printable
 from progan.support.files import make_folder, write_whole
+from progan.support.hub import weights_file
 from progan.support.plain_files import read_plain
 from progan.support.rng import latents
-from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
 PIXELS_AT_ONCE = 4 * 1024 * 1024  # what a batch holds at most, so that memory stays bounded at every resolution
@@ -34,12 +34,12 @@ def load_generator(
 ) -> tuple[Generator, dict[str, Any]]:
     """A trained generator (the moving average) on the CPU, and its stage, for its call and for `sample`.
 
-    source: a run folder, of which the newest is taken, or a weights file. The stage is resolution and alpha, as far as
-    the network had grown, or as asked for. Raises RunError when there is none or it is damaged, and ConfigError for a
-    stage that it does not have.
+    source: a run folder, of which the newest is taken, a weights file, or hf://OWNER/NAME, at a revision with
+    @REVISION. The stage is resolution and alpha, as far as the network had grown, or as asked for. Raises RunError when
+    there is none or it is damaged, ConfigError for a stage that it does not have, and UserError when the hub cannot be
+    asked.
     """
-    path = Path(source)
-    g, about = load_network(RunFolder(path).newest_generator() if path.is_dir() else path, "generator")
+    g, about = load_network(weights_file(source), "generator")
     grown = int(about.get("resolution", g.config.resolution))
     if alpha is None:
         alpha = float(about.get("alpha", 1.0)) if resolution in (None, grown) else 1.0
@@ -136,7 +136,7 @@ def write_images(
 ) -> int:
     """Write seed0000.png, ... into `out`, and grid.png of (columns, rows) on request. Returns the number of images.
 
-    source: a run folder or a weights file. resolution and alpha: as far as the network has grown, by default. classes:
+    source: as for `load_generator`. resolution and alpha: as far as the network has grown, by default. classes:
     one image per seed and class, for a network with labels; by default each seed has its own class. Raises ConfigError
     for a resolution, alpha, class or grid that does not fit.
     """

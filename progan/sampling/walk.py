@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from progan.data.pictures.decode import open_picture
+from progan.data.source import BadImageError
 from progan.images import make_grid
 from progan.networks import Generator, check_stage
 from progan.sampling.images import one_hot, sample, seed_latents
 from progan.support.device import pick_device
-from progan.support.errors import ConfigError
+from progan.support.errors import ConfigError, RunError
 from progan.support.rng import latents
 
 FRAMES_AT_ONCE = 16
@@ -100,10 +102,16 @@ def walk_frames(
 
 
 def growth_frames(pictures: Sequence[Path], frames: int) -> Iterator[Image.Image]:
-    """The pictures of a run's progress in turn, each equally long. pictures: of one size, in order."""
+    """The pictures of a run's progress in turn, each equally long. pictures: of one size, in order.
+
+    Raises RunError for one that is damaged.
+    """
     for frame in range(frames):
-        with Image.open(pictures[frame * len(pictures) // frames]) as picture:
-            yield picture.convert("RGB")
+        path = pictures[frame * len(pictures) // frames]
+        try:
+            yield open_picture(path)
+        except BadImageError as error:
+            raise RunError(f"{path}: cannot be shown ({error}); delete it") from None
 
 
 def _cross_fade(labels: Tensor, frames: int, start: int) -> Tensor:

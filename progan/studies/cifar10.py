@@ -5,7 +5,6 @@ initialisations, of the best score seen during each. A run here is measured once
 choose, so expect a little less.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Scale
 from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
-from progan.studies.tables import markdown_table, plus_minus
+from progan.studies.tables import markdown_table, mean_and_std, plus_minus
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.files import write_json, write_text
@@ -187,6 +186,7 @@ def make_table(
         of_reals = first["floor"] if "floor" in first else first["reals"]
         for level in first["values"]:
             values = [result["values"][level] for result in results]
+            mean, std = mean_and_std(values)
             rows.append(
                 {
                     "metric": first["metric"],
@@ -195,8 +195,8 @@ def make_table(
                     "values": values,
                     "spread": [result["spread"].get(level) for result in results],
                     "spread_is": first["spread_is"],
-                    "mean": statistics.fmean(values),
-                    "std": statistics.stdev(values) if len(values) > 1 else None,
+                    "mean": mean,
+                    "std": std,
                     "reals": of_reals.get(level),
                     "paper": PUBLISHED.get(scale, {}).get(first["metric"]),
                     "protocol": first["protocol"],

@@ -21,7 +21,10 @@ def prepare_study(out: Path, facts: dict[str, Any]) -> None:
         except (OSError, ValueError) as error:
             raise RunError(f"{path}: cannot be read ({printable(error)}); give --out a new folder") from None
         other = {name: value for name, value in facts.items() if before.get(name) != value}
-        if differ := [f"{name} was {before.get(name)} and is now {value}" for name, value in other.items()]:
+        if other:
+            differ = (
+                f"{name} was {printable(before.get(name), 60)} and is now {value}" for name, value in other.items()
+            )
             raise RunError(f"{out}: holds another study ({'; '.join(differ)}); give --out a new folder")
         return
     if out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):

@@ -6,7 +6,7 @@ from typing import Any
 
 from progan.config import TrainConfig
 from progan.support.config_io import overridden
-from progan.support.errors import ConfigError
+from progan.support.errors import ConfigError, printable
 
 Overrides = Mapping[str, Any]
 
@@ -57,7 +57,8 @@ def row_config(row: Row, scale: str, scales: Mapping[str, Scale], rows: Sequence
     chain, known = [row], {other.name: other for other in rows}
     while (base := chain[-1].base) is not None:
         if base not in known:
-            raise ConfigError(f"row {chain[-1].name}: its base {base!r} is missing; use one of {', '.join(known)}")
+            missing = printable(repr(base))
+            raise ConfigError(f"row {chain[-1].name}: its base {missing} is missing; use one of {', '.join(known)}")
         if known[base] in chain:
             raise ConfigError(f"row {row.name}: its bases lead back to {base!r}; let one of them have no base")
         chain.append(known[base])

@@ -23,7 +23,8 @@ from progan.data.store.manifest import MANIFEST
 from progan.data.store.pyramid import ImagePyramid
 from progan.networks import parameter_count
 from progan.run.dry_run import work_left
-from progan.run.folder import FREE_FIELDS, read_config
+from progan.run.folder import read_config
+from progan.run.state import FREE_FIELDS
 from progan.support.config_io import flat_fields
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, RunError, Stopped, UserError

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from progan.data.pictures.decode import opened_picture
+from progan.data.source import BadImageError
+
 # In pixels. A block is 4x6 images of 32x32, twice as large, or 2x3 of 128x128; five blocks fit side by side.
 PICTURE_WIDTH = 1600
 BLOCK_WIDTH, BLOCK_HEIGHT = 256, 384
@@ -51,8 +54,8 @@ def _first_images(path: Path, side: int) -> Image.Image:
     scale = max(1, SMALLEST_IMAGE // side)
     width, height = (side * max(1, size // (side * scale)) for size in (BLOCK_WIDTH, BLOCK_HEIGHT))
     try:
-        with Image.open(path) as file:
+        with opened_picture(path) as file:
             grid = file.convert("RGB").crop((0, 0, min(width, file.width), min(height, file.height)))
-    except OSError:
+    except BadImageError:
         grid = Image.new("RGB", (width, height), "#dddddd")
     return grid.resize((grid.width * scale, grid.height * scale), Image.Resampling.NEAREST)

@@ -1,5 +1,7 @@
 """Tables in Markdown, for people and for the documents."""
 
+import math
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -21,6 +23,13 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words
 def plus_minus(value: float, spread: float | None, form: str = ".4g", spread_form: str = "") -> str:
     """'12.5 ± 0.25', or '12.5' where there is no spread. spread_form: of the spread, where it is not the value's."""
     return f"{value:{form}}" + ("" if spread is None else f" ± {spread:{spread_form or form}}")
+
+
+def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
+    """Mean and standard deviation (n - 1), which one value alone has not; NaN and none when a value is not finite."""
+    if not all(map(math.isfinite, values)):
+        return math.nan, None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def show(text: str, written: Iterable[Path]) -> None:

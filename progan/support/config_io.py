@@ -5,7 +5,7 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from progan.support.errors import ConfigError
+from progan.support.errors import ConfigError, printable
 
 C = TypeVar("C")
 
@@ -52,7 +52,7 @@ def parse_per_resolution(text: str, kind: type) -> dict[int, Any]:
             return {4: kind(pairs[0][0])}
         return {int(resolution): kind(value) for resolution, value in pairs}
     except ValueError:
-        raise ValueError(f"{text!r} is neither a number nor a list such as 4:128,32:64") from None
+        raise ValueError(f"{printable(repr(text))} is neither a number nor a list such as 4:128,32:64") from None
 
 
 def print_per_resolution(values: Mapping[int, Any]) -> str:
@@ -75,7 +75,7 @@ def check_choices(config: Any) -> None:
     for name, hint in get_type_hints(type(config)).items():
         if get_origin(hint) is Literal and getattr(config, name) not in get_args(hint):
             allowed = ", ".join(map(str, get_args(hint)))
-            raise ConfigError(f"{name}: {getattr(config, name)!r} is not allowed; use one of {allowed}")
+            raise ConfigError(f"{name}: {printable(repr(getattr(config, name)))} is not allowed; use one of {allowed}")
 
 
 def to_json(config: Any) -> dict[str, Any]:
@@ -86,11 +86,11 @@ def to_json(config: Any) -> dict[str, Any]:
 def from_json(cls: type[C], values: Any, where: str = "config") -> C:
     """Build a configuration from JSON values; raises ConfigError naming a field that is unknown or of a wrong type."""
     if not isinstance(values, dict):
-        raise ConfigError(f"{where}: {values!r} is not an object with fields")
+        raise ConfigError(f"{where}: {printable(repr(values))} is not an object with fields")
     hints = get_type_hints(cls, include_extras=False)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise ConfigError(f"{where}: unknown field {unknown[0]!r}; it has {', '.join(hints)}")
+        raise ConfigError(f"{where}: unknown field {printable(repr(unknown[0]))}; it has {', '.join(hints)}")
     return cls(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in values.items()})
 
 
@@ -106,7 +106,8 @@ def overridden(config: C, overrides: Mapping[str, Any], where: str) -> C:
         for group in groups:
             place = place.get(group) if isinstance(place, dict) else None
         if not isinstance(place, dict) or last not in place:
-            raise ConfigError(f"{where}: there is no field {name!r}; see progan train --help for their names")
+            unknown = printable(repr(name))
+            raise ConfigError(f"{where}: there is no field {unknown}; see progan train --help for their names")
         place[last] = value
     try:
         return from_json(type(config), values, where)
@@ -120,14 +121,14 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     if get_origin(hint) is dict and isinstance(value, dict):
         kind = get_args(hint)[1]
         if not all(str(key).isdecimal() for key in value):
-            raise ConfigError(f"{where}: {value!r} is not of type {hint}")
+            raise ConfigError(f"{where}: {printable(repr(value))} is not of type {hint}")
         return {_decode(int, int(key), where): _decode(kind, item, where) for key, item in value.items()}
     if get_origin(hint) is Literal:
         return value  # the configuration checks its own choices
     allowed = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     if type(value) in allowed or (type(value) is int and float in allowed):
         return value
-    raise ConfigError(f"{where}: {value!r} is not of type {hint}")
+    raise ConfigError(f"{where}: {printable(repr(value))} is not of type {hint}")
 
 
 def flat_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

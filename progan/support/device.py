@@ -1,12 +1,15 @@
 """Where and in which number format the networks compute."""
 
+import platform
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from progan.support.errors import ConfigError
+from progan.support.workers import cores
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -44,3 +47,20 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
     """Convolutions and dense layers in `precision`; weights, losses and the penalty's norm stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def processor() -> str:
+    """How many cores this process may use, and of what: '2 cores, AMD EPYC'."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{cores()} cores, {names[0] if names else platform.processor() or platform.machine()}"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a run computes on, for people: the processor, and the GPU if that is what it is; PyTorch and Python."""
+    gpu = {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    about = {"device": device.type, "processor": processor(), "threads": torch.get_num_threads()} | gpu
+    return about | {"torch": torch.__version__, "python": platform.python_version()}

@@ -1,19 +1,22 @@
 """Files that are written whole or not at all."""
 
+import errno
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from progan.support.errors import ConfigError, RunError, UserError
+from progan.support.errors import ConfigError, RunError, UserError, printable
 
 try:
     import fcntl
 except ImportError:  # Windows locks nothing here
     fcntl = None  # type: ignore[assignment]
+
+HELD = (errno.EAGAIN, errno.EACCES)  # by another process; any other error says that locks are not to be had here
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -68,10 +71,25 @@ def make_folder(field: str, folder: Path) -> None:
 
 
 @contextmanager
+def folder_for(field: str, folder: Path) -> Iterator[None]:
+    """A folder as `make_folder` makes it, that goes away again when what is to fill it fails before the first file."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(field, folder)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # something is in it
+            for path in made:
+                path.rmdir()
+        raise
+
+
+@contextmanager
 def locked(folder: Path, worker: str) -> Iterator[None]:
     """Make a folder, and let no other process in meanwhile; worker: the command that is at work in it.
 
-    Raises RunError when another is, or when the folder cannot be written.
+    Where files cannot be locked, as on some network drives, a line on stderr says so, and nothing is guarded. Raises
+    RunError when another is at work, or when the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,8 +100,13 @@ def locked(folder: Path, worker: str) -> Iterator[None]:
         if fcntl is not None:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise RunError(f"{folder}: another {worker} is at work here; wait for it or stop it") from None
+            except OSError as error:
+                if error.errno in HELD:
+                    raise RunError(f"{folder}: another {worker} is at work here; wait for it or stop it") from None
+                from progan.support.terminal import say  # here, for worker processes need nothing of it
+
+                what = f"{folder}: cannot be locked ({printable(error)}); start no other {worker} in it"
+                say(f"progan: {what}", error=True)
         yield
 
 

@@ -71,10 +71,25 @@ class InertPickle:
             raise self.error(f"{where}: {self.damaged.format(type(error).__name__)}") from error
 
 
+class _Bounded:
+    """A file that makes no room for more bytes than it has."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        start = file.tell()
+        self._size = file.seek(0, 2)
+        file.seek(start)
+        self._file, self.readline = file, file.readline
+
+    def read(self, size: int) -> bytes:
+        if size > self._size:
+            raise EOFError
+        return self._file.read(size)
+
+
 # The unpickler written in C makes a table as long as the highest memo number that a file mentions, up to 64 GB.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, file: IO[bytes], where: object, kind: InertPickle) -> None:
-        super().__init__(file, encoding=kind.strings)
+        super().__init__(_Bounded(file), encoding=kind.strings)
         self.where, self.kind = where, kind
 
     def find_class(self, module: str, name: str) -> type[Call]:
@@ -83,6 +98,15 @@ class _Unpickler(pickle._Unpickler):
         if known not in _ARRAYS + self.kind.also:
             raise self.kind.error(f"{self.where}: refused, for it asks for {asked[:200]!a}, which {self.kind.refused}")
         return _note(known)
+
+    # Left alone, it makes as many zeros as the file says that there will be bytes.
+    def load_bytearray8(self) -> None:
+        self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))  # type: ignore[attr-defined]
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
 
     # Left alone, it hands out without asking what this process once found under the code.
     def get_extension(self, code: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from progan.support.errors import RunError, printable
 from progan.support.json_reader import parse_json
-from progan.support.plain_files import LIST_BYTES, read_plain
+from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
 
 
 class RunFolder:
@@ -17,12 +17,14 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.json"
+        self.lock = path / ".lock"
         self.checkpoints = path / "checkpoints"
         self.snapshots = path / "snapshots"
         self.generator = path / "generator.safetensors"
         self.stats = path / "stats.jsonl"
         self.timing = path / "timing.jsonl"
         self.metrics = path / "metrics.jsonl"
+        self.machines = path / "machines.jsonl"
         self.log = path / "log.txt"
         self.reals = path / "reals.png"
 
@@ -30,7 +32,9 @@ class RunFolder:
         """The final generator, or a newer snapshot of a run under way; raises RunError if there is neither."""
         snapshots = sorted(self.snapshots.glob("generator-*.safetensors"))
         # A run that was finished once and then lengthened has both.
-        if self.generator.exists() and (not snapshots or _nimg(self.generator) >= _nimg(snapshots[-1])):
+        if self.generator.exists() and (
+            not snapshots or nimg_of_weights(self.generator) >= nimg_of_weights(snapshots[-1])
+        ):
             return self.generator
         if snapshots:
             return snapshots[-1]
@@ -38,7 +42,7 @@ class RunFolder:
 
     def fakes(self) -> list[Path]:
         """The pictures of generated images, oldest first."""
-        return sorted(self.path.glob("fakes-*.png"))
+        return [path for path in sorted(self.path.glob("fakes-*.png")) if path.stem[6:].isdecimal()]
 
     def newest_fakes(self) -> Path:
         """The newest picture of generated images; the path of no file if there is none."""
@@ -66,13 +70,14 @@ def read_facts(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open  # here, for the command line needs nothing of it
 
     try:
+        check_plain(path)
         with safe_open(path, framework="np") as file:
             return parse_json((file.metadata() or {}).get("progan", "{}"), dict[str, Any])
     except (SafetensorError, OSError, ValueError):  # what is wrong with it, `load_network` says
         return {}
 
 
-def _nimg(path: Path) -> float:
+def nimg_of_weights(path: Path) -> float:
     """How far the training of these weights was; of weights that do not say, further than any that do."""
     nimg = read_facts(path).get("nimg")
     return nimg if isinstance(nimg, int) else math.inf

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from progan.support.errors import printable
-from progan.support.plain_files import open_plain
+from progan.support.plain_files import MOST_PADDING, check_tail, open_plain
 
-BLOCK = 512  # bytes; a block of zeros ends the archive
+BLOCK = 512  # bytes, of which an archive has a whole number; two blocks of zeros end it
 PIECE = 2**20  # bytes that are read at once: the headers of no honest archive are longer
 _PACKED: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open, b"\xfd7": lzma.open}
 
@@ -21,19 +21,20 @@ def tar_members(path: Path) -> Generator[tuple[tarfile.TarInfo, Any], None, None
     """Every member with its content, which is None but for plain files, in the archive's order, packed or not.
 
     Raises OSError, EOFError or tarfile.TarError when the archive is damaged or does not end as an archive does. The
-    library takes a header with a wrong checksum for the end; here only a block of zeros is, with nothing behind it.
+    library takes a header with a wrong checksum for the end; here that is two blocks of zeros with nothing behind them.
     """
     with open_plain(path) as raw:
         start = raw.read(2)
         raw.seek(0)
+        if start in _PACKED:
+            check_tail(raw)
         unpacked = _PACKED[start](raw) if start in _PACKED else raw
         try:
             with tarfile.open(fileobj=_Pieces(unpacked), mode="r:") as tar:  # type: ignore[call-overload]
                 for info in tar:
                     if info.size < 0 or tar.offset <= info.offset:
                         raise tarfile.ReadError(f"a member at byte {info.offset:,} has no size")
-                    plain = info.isfile() and not info.issparse()
-                    yield info, tar.extractfile(info) if plain else None
+                    yield info, tar.extractfile(info) if info.isfile() else None
                 end = tar.offset
             _check_end(unpacked, end)
         except (OSError, EOFError, tarfile.TarError):
@@ -49,11 +50,15 @@ def read_content(file: BinaryIO) -> bytes:
 
 def _check_end(file: BinaryIO, end: int) -> None:
     file.seek(end)
-    if file.read(BLOCK) != bytes(BLOCK):
+    size = 0
+    if file.read(2 * BLOCK) != bytes(2 * BLOCK):
         raise tarfile.ReadError(f"it is damaged or cut off at byte {end:,}, where no member and no end is")
     while piece := file.read(PIECE):  # also to the end of what is packed, where its checksum is
-        if piece.count(0) != len(piece):
+        size += len(piece)
+        if piece.count(0) != len(piece) or size > MOST_PADDING:
             raise tarfile.ReadError(f"more follows its end at byte {end:,}")
+    if size % BLOCK:
+        raise tarfile.ReadError("bytes are missing from it or were added, for it is no whole number of blocks")
 
 
 class _Pieces:

@@ -12,8 +12,10 @@ from contextlib import closing
 from itertools import islice
 from typing import TypeVar
 
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
 from progan.support.malloc import keep_freed_memory
+
+MOST_WORKERS = 1024  # more than the cores of any machine
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -52,9 +54,9 @@ def images_together(resolution: int) -> int:
 
 
 def worker_count(asked: int | None, total: int) -> int:
-    """How many processes to use for so many jobs, when `asked` leaves it open. Raises DataError when it is below 1."""
-    if asked is not None and asked < 1:
-        raise DataError(f"{asked} worker processes cannot work; ask for at least 1")
+    """How many processes to use for so many jobs, when `asked` leaves it open. Raises DataError when it is none."""
+    if asked is not None and not 1 <= asked <= MOST_WORKERS:
+        raise DataError(f"{printable(asked, 30)} worker processes cannot work; ask for 1 to {MOST_WORKERS:,}")
     # Starting a process costs as much as a few dozen images.
     return asked or min(cores(), max(1, total // 32))
 

@@ -14,8 +14,9 @@ from progan.data.store.manifest import MANIFEST
 from progan.metrics.suite import value_title
 from progan.presets import PRESETS
 from progan.run.dry_run import seconds_left
-from progan.run.folder import FREE_FIELDS, read_config
+from progan.run.folder import read_config
 from progan.run.metrics_log import read_metrics
+from progan.run.state import FREE_FIELDS
 from progan.schedule import Schedule
 from progan.support.config_io import flat_fields
 from progan.support.errors import RunError
@@ -28,6 +29,7 @@ DEEPEST = 5  # folders below the one that is viewed
 TAIL_BYTES = 4096  # of a file of lines, which hold its last whole one
 MOST_POINTS = 2000  # of a curve; a screen has no more columns
 QUIET_S = 120  # without a line, a run is taken for stopped where locks cannot be seen
+_SAME = ("metric", "protocol", "data", "resolution")  # that two measurements share, if their values compare
 _ABOUT = ("nimg", "resolution", "alpha", "batch")  # fields of a line of stats.jsonl that are no terms of the loss
 
 
@@ -107,7 +109,7 @@ def summary(path: Path) -> dict[str, Any]:
         return facts | {"state": "unreadable", "problem": str(error)}
     last = _last_line(folder.timing)
     nimg, total = last.get("nimg", 0), config.schedule.total_nimg
-    phase = Schedule(config.schedule, config.g.resolution).at(min(nimg, total - 1))
+    phase = Schedule(config.schedule, config.g.resolution).at(max(0, min(nimg, total - 1)))
     speed = last.get("img_per_s")
     facts |= {"nimg": nimg, "total": total, "resolution": phase.resolution, "alpha": phase.alpha}
     facts |= {"full": config.g.resolution, "seconds": last.get("seconds", 0.0), "img_per_s": speed}
@@ -120,11 +122,12 @@ def summary(path: Path) -> dict[str, Any]:
 
 def details(path: Path) -> dict[str, Any]:
     """All of a run: its summary, and "phases", "pictures", "snapshots", "config", "preset", "differs", "data",
-    "losses", "speed", "metrics".
+    "losses", "speed", "metrics", "machines".
 
     phases: {"start", "stop", "resolution", "fading"} each; pictures and snapshots: their nimg; differs: [field, the
     preset's value, the run's] of the preset that is nearest; losses: {"nimg": [...], "terms": {name: [...]}}; speed:
-    {"nimg", "seconds", "img_per_s"}; metrics: a list of `curves`. Raises RunError when its config cannot be read.
+    {"nimg", "seconds", "img_per_s"}; metrics: a list of `curves`; machines: what it was computed on. Raises
+    RunError when its config cannot be read.
     """
     folder = RunFolder(path)
     config, kept = read_config(folder, "give the folder of a run")
@@ -145,6 +148,7 @@ def details(path: Path) -> dict[str, Any]:
         "losses": losses(folder),
         "speed": speed(folder),
         "metrics": curves(folder),
+        "machines": list(read_lines(folder.machines)),
     }
 
 
@@ -175,16 +179,16 @@ def speed(folder: RunFolder) -> dict[str, Any]:
 
 
 def curves(folder: RunFolder) -> list[dict[str, Any]]:
-    """What was measured: {"metric", "title", "images", "nimg": [...], "levels"}, the last a dictionary by level of
-    {"values": [...], "spread": [...], "floor"}.
+    """What was measured: {"metric", "protocol", "data", "resolution", "title", "images", "nimg": [...], "levels"}, the
+    last a dictionary by level of {"values": [...], "spread": [...], "floor"}.
 
     One for each metric, protocol and data set, as values of two of them do not compare.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in read_metrics(folder.metrics):
-        groups.setdefault(tuple(row[name] for name in ("metric", "protocol", "data", "resolution")), []).append(row)
+        groups.setdefault(tuple(row[name] for name in _SAME), []).append(row)
     found = []
-    for (metric, *_), rows in groups.items():
+    for group, rows in groups.items():
         levels = {}
         for level in rows[-1]["values"]:
             floors = rows[-1].get("floor", rows[-1].get("reals", {}))
@@ -193,8 +197,9 @@ def curves(folder: RunFolder) -> list[dict[str, Any]]:
                 "spread": [_number(row["spread"].get(level)) for row in rows],
                 "floor": _number(floors.get(level)),
             }
-        counts = rows[-1].get("images") or {}
-        about = {"metric": metric, "title": value_title(metric), "images": counts.get("fakes")}
+        counts, metric = rows[-1].get("images"), rows[-1]["metric"]
+        about = dict(zip(_SAME, group, strict=True)) | {"title": value_title(metric)}
+        about["images"] = counts.get("fakes") if isinstance(counts, dict) else None
         found.append(about | {"nimg": [row["nimg"] for row in rows], "levels": levels})
     return found
 
@@ -218,9 +223,9 @@ def config_differences(configs: Iterable[Mapping[str, Any]]) -> list[list[Any]]:
     return [row for row in table if any(value != row[1] for value in row[2:])]
 
 
-def thinned(rows: list[Any]) -> list[Any]:
-    """At most MOST_POINTS of them, evenly, the last among them."""
-    step = -(-len(rows) // MOST_POINTS) if rows else 1
+def thinned(rows: list[Any], most: int = MOST_POINTS) -> list[Any]:
+    """At most so many of them, evenly, the last among them."""
+    step = -(-len(rows) // most) if rows else 1
     return rows[(len(rows) - 1) % step :: step]
 
 

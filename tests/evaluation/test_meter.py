@@ -67,7 +67,7 @@ def test_the_key_of_reals_changes_with_whatever_changes_them(faces: ImagePyramid
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)  # in place: size and manifest stay
-    keys.append(Reals(faces, 32, False).key())
+    keys.append(Reals(ImagePyramid.open(faces.path), 32, False).key())
     assert len({json.dumps(key) for key in keys}) == len(keys)
 
 
@@ -160,7 +160,7 @@ def test_a_data_set_too_small_for_the_floor_is_refused_at_once(faces: ImagePyram
 def test_lines_are_added_and_a_torn_one_stays_alone(faces: ImagePyramid, tmp_path: Path) -> None:
     meter = Meter(choose("ms_ssim", images=20), Reals(faces, 32, False), CPU, quiet=True)
     results = meter.measure([faces.read(np.arange(20), 32)])
-    record = tmp_path / "deep" / "metrics.jsonl"
+    record = tmp_path / "metrics.jsonl"
     append(record, results, "one", 5, meter)
     with record.open("a") as file:
         file.write('{"source": "to')

@@ -79,7 +79,7 @@ def test_the_generator_works_where_it_is_told_to(place: Path) -> None:
         ("run --data small --images 16", "images are 16x16, small holds 4 to 8 pixels"),
         ("run --data data --images 3", "--images: 3 are too few"),
         ("run --data data --metrics foo", "foo not known; use some of swd"),
-        ("--data data", "give a run folder or a .safetensors file, or --fakes FOLDER"),
+        ("--data data", "give a run folder, a .safetensors file, hf://OWNER/NAME, or --fakes FOLDER"),
         ("run --fakes pictures --data data", "one of them"),
         ("--fakes pictures --data data --images 24", "20 images are too few, 24 are needed"),
         ("--fakes broken --data data --images 16", "07.png"),
@@ -100,9 +100,10 @@ def test_a_mistake_is_one_sentence_and_writes_nothing(
     (place / "broken" / "07.png").write_bytes((place / "pictures" / "07.png").read_bytes()[:200])
     write_png(place / "mixed" / "03.png", to_pil(np.zeros((3, 8, 8), np.uint8)))
     capsys.readouterr()
-    assert main(["evaluate", *command.split()]) == 2
+    before = sorted(place.rglob("*"))
+    assert main(["evaluate", "--out", "new/deep", *command.split()]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert sentence in err
     assert err.count("\n") == 1
-    assert not list(place.rglob("metrics.jsonl"))
+    assert sorted(place.rglob("*")) == before

@@ -9,47 +9,35 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 import progan.export.web
-from progan.config import GeneratorConfig
 from progan.export.web import bundle
 from progan.images import to_uint8
 from progan.networks import Generator
 from progan.sampling.images import one_hot, seed_latents
+from progan.studies.ablation.rows import ROWS, SCALES
+from progan.studies.rows import row_config
+from progan.support.config_io import to_json
 from progan.weights import save_network
+from tests.browser import chromium, visitor
 from tests.command import refused, run
+from tests.export.test_plan import VARIANTS, trained
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--enable-unsafe-swiftshader",
-    "--use-angle=swiftshader",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--disable-quic",
-]
-NETWORKS: dict[str, dict[str, Any]] = {
-    "paper": {},
+MIXED: dict[str, dict[str, Any]] = {
     "classes, gray, tanh": {"label_dim": 3, "channels": 1, "output": "tanh", "norm": "batch", "activation": "relu"},
     "four channels, odd widths": {"channels": 4, "norm": "none", "fmap_base": 150, "fmap_max": 13, "latent_dim": 5},
 }
+FIRST_ROWS = {f"row {row.name}": to_json(row_config(row, "small", SCALES, ROWS).g) for row in ROWS if row.name in "ad"}
+NETWORKS = {**VARIANTS, **MIXED, **FIRST_ROWS, "64x64": {"resolution": 64, "fmap_base": 512, "fmap_max": 16}}
+HALF = ["paper", *MIXED]
+CASES = [(name, engine) for name in NETWORKS for engine in ("webgl", "javascript")] + [(name, "half") for name in HALF]
 CREDIT = {"title": "Faces", "creator": "A. Painter", "licence": "CC BY 4.0", "source": "https://example.org/faces"}
 
 
 def write_generator(path: Path, **fields: Any) -> Generator:
-    """The weights of a generator of 16x16 in which every number is random."""
-    torch.manual_seed(0)
-    g = Generator(GeneratorConfig(**{"resolution": 16, "fmap_base": 256, "fmap_max": 24, **fields}))
-    for name, value in g.named_parameters():
-        if name.endswith("bias"):
-            nn.init.normal_(value, std=0.2)
-    g.eval().requires_grad_(False)
+    """The weights of a generator, of 16x16 if nothing else is said, in which every number is random."""
+    g = trained(**{"resolution": 16, **fields})
     data = {"hash": "0" * 64, "count": 12, "label_names": None, "attribution": CREDIT}
     save_network(path, g, resolution=g.config.resolution, alpha=1.0, nimg=1000, data=data)
     return g
@@ -58,40 +46,15 @@ def write_generator(path: Path, **fields: Any) -> Generator:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Headless Chromium."""
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install 'progan[dev]'")
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}: apt-get install chromium")
-    with api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Any]:
     """visit(path, engine) -> a page opened from the disk; an error in it, or a request that leaves it, fails."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    wrong: list[str] = []
-
-    def heard(message: Any) -> None:
-        # A software driver says on a busy machine that reading pixels waits for them, which is what reading is.
-        waits = "GL Driver Message (OpenGL, Performance" in message.text and "ReadPixels" in message.text
-        if message.type in ("error", "warning") and not waits:
-            wrong.append(message.text)
-
-    def open_page(path: Path, engine: str = "") -> Any:
-        page = context.new_page()
-        page.on("console", heard)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "request",
-            lambda sent: None if sent.url.startswith(("file:", "data:", "blob:")) else wrong.append(sent.url),
-        )
-        page.goto(path.as_uri() + (f"#{engine}" if engine else ""))
-        page.wait_for_selector("html.ready")
-        return page
-
-    yield open_page
-    context.close()
-    assert not wrong
+    with visitor(browser, ("file:", "data:", "blob:")) as open_page:
+        yield lambda path, engine="": open_page(path.as_uri() + (f"#{engine}" if engine else ""))
 
 
 def shown(page: Any) -> np.ndarray:
@@ -110,35 +73,66 @@ def expected(g: Generator, seed: int, resolution: int, alpha: float) -> np.ndarr
     labels = one_hot([seed % g.config.label_dim], g.config.label_dim) if g.config.label_dim else None
     image = to_uint8(g(seed_latents([seed], g.config.z_dim), labels, resolution=resolution, alpha=alpha))[0].numpy()
     opaque = np.full_like(image[:1], 255)
-    colours = {1: image[[0, 0, 0]], 3: image, 4: image[:3]}[len(image)]
-    return np.concatenate([colours, image[3:] if len(image) == 4 else opaque]).transpose(1, 2, 0)
+    colours = image[:3] if len(image) > 2 else image[[0, 0, 0]]
+    return np.concatenate([colours, image[-1:] if len(image) in (2, 4) else opaque]).transpose(1, 2, 0)
 
 
-def distance(a: np.ndarray, b: np.ndarray) -> int:
-    """The largest difference, where a canvas keeps colours: it stores them multiplied by the opacity."""
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference, of colours multiplied by their opacity: a canvas keeps no more of them."""
     assert a.shape == b.shape
-    opaque = (a[..., 3:] > 250) & (b[..., 3:] > 250)
-    alpha = np.abs(a[..., 3].astype(int) - b[..., 3]).max()
-    return max(int(alpha), int((np.abs(a.astype(int) - b) * opaque).max()))
+    x, y = (i[..., :3] * (i[..., 3:] / 255) for i in (a, b))
+    rounded = b[..., 3:] < 255  # once when they are kept, once when they are read back, by half each
+    return max(float((np.abs(x - y) - rounded).max()), float(np.abs(a[..., 3].astype(int) - b[..., 3]).max()))
 
 
-@pytest.mark.parametrize("engine", ["webgl", "half", "javascript"])
-@pytest.mark.parametrize("fields", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(("name", "engine"), CASES)
 def test_the_page_draws_what_pytorch_draws(
-    fields: dict[str, Any], engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
+    name: str, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
 ) -> None:
-    g = write_generator(tmp_path / "g.safetensors", **fields)
+    g = write_generator(tmp_path / "g.safetensors", **{"resolution": 32, **NETWORKS[name]})
     assert run(capsys, "export", tmp_path / "g.safetensors", "--to", "web", "--out", tmp_path / "p.html")[0] == 0
     page = visit(tmp_path / "p.html", engine)
-    name = {"webgl": "WebGL2, ", "half": "WebGL2 with half floats, ", "javascript": "JavaScript, "}[engine]
-    assert page.inner_text("#engine").startswith(name)
-    for index, resolution in enumerate([4, 8, 16]):
+    called = {"webgl": "WebGL2, ", "half": "WebGL2 with half floats, ", "javascript": "JavaScript, "}[engine]
+    assert page.inner_text("#engine").startswith(called)
+    seed = 4  # of the second class, where there are three
+    page.locator("#wall button").nth(seed).click()
+    for index, resolution in enumerate(g.config.resolutions):
         for alpha in (0.0001, 0.5, 1.0) if index else (1.0,):  # the handle at alpha 0 is the stage before
             grow(page, index - 1 + alpha if index else 0)
-            want = expected(g, 0, resolution, alpha)
+            want = expected(g, seed, resolution, alpha)
             assert want[..., :3].std() > 10
             # Half floats keep eleven bits, through every layer.
             assert distance(shown(page), want) <= (8 if engine == "half" else 2), (resolution, alpha)
+
+
+@pytest.mark.parametrize(
+    ("costs", "quick"),
+    [
+        ({4: [1], 8: [3], 16: [8], 32: [20]}, 32),
+        ({4: [1], 8: [3], 16: [30], 32: [61]}, 16),
+        ({4: [1], 8: [3], 16: [30], 32: [90, 70, 40]}, 32),  # slow at first, as what is new to the browser may be
+        ({4: [25], 8: [130], 16: [290], 32: [500]}, 16),  # 4x4 would follow the hand better, and shows nothing
+        ({4: [90], 8: [230], 16: [310]}, 8),
+        ({4: [900], 8: [2000]}, 4),
+    ],
+)
+def test_what_follows_the_hand_is_quick_but_never_coarser_than_need_be(
+    costs: dict[int, list[int]], quick: int, browser: Any
+) -> None:
+    page = browser.new_page()
+    found = page.evaluate(
+        """([script, costs]) => {
+            let now = 0;
+            performance.now = () => now;
+            const next = (costs) => costs.length > 1 ? costs.shift() : costs[0];
+            const run = (z, label, resolution) => { now += next(costs[resolution]); };
+            const {measured} = new Function(`${script}; return modules["engines.js"];`)();
+            return measured({latentDim: 1, resolutions: Object.keys(costs).map(Number)}, {run});
+        }""",
+        [bundle("engines.js"), costs],
+    )
+    page.close()
+    assert (found["quick"], found["ms"]) == (quick, min(costs[quick]))
 
 
 @pytest.fixture

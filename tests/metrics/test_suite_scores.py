@@ -118,9 +118,9 @@ def test_as_many_reals_as_a_metric_needs_are_enough_and_one_less_is_not(name: st
     (metric,) = choose(name, images=17 if name == "swd" else 16)
     enough = metric.reals_needed
     assert enough == {"swd": 25, "ms_ssim": 16}.get(name, 4)
-    Meter([metric], Reals(make_data("enough", count=enough, resolution=8), 8, False), CPU, quiet=True)
+    Meter([metric], Reals(make_data("enough", count=enough, resolution=16), 16, False), CPU, quiet=True)
     with pytest.raises(DataError, match=f"{name} needs {enough}"):
-        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=8), 8, False), CPU, quiet=True)
+        Meter([metric], Reals(make_data("short", count=enough - 1, resolution=16), 16, False), CPU, quiet=True)
 
 
 def test_images_that_all_look_alike_score_one() -> None:

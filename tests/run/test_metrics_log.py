@@ -1,6 +1,7 @@
 """Measuring while training: the same file as `progan evaluate`, and training does not notice."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from typing import Any
 import pytest
 
 from progan.config import TrainConfig
+from progan.evaluation.meter import Meter
 from progan.run.log import cut_measurements
-from progan.run.metrics_log import plot_metrics, read_metrics, worse
-from progan.support.errors import ConfigError, DataError
+from progan.run.metrics_log import RunMetrics, plot_metrics, read_metrics, worse
+from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.run_files import RunFolder
-from progan.training import train
+from progan.training import fit_to_data, train
 
 pytestmark = pytest.mark.usefixtures("few_directions")
 
@@ -52,6 +54,66 @@ def test_a_run_that_goes_on_measures_the_same_again(measured: TrainConfig, make_
     assert {key: parts[key] for key in whole} == whole
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (
+            MemoryError("Unable to allocate 9 GiB"),
+            RunError,
+            "pass a smaller --metrics-images, or leave out --metrics; ",
+        ),
+        (DataError("data: gone"), DataError, "data: gone; "),
+        (ZeroDivisionError("ours"), ZeroDivisionError, "^ours$"),
+    ],
+)
+def test_a_run_is_saved_when_it_cannot_be_measured(
+    measured: TrainConfig,
+    make_data: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[Exception],
+    said: str,
+) -> None:
+    def measure(*args: Any, **how: Any) -> str:
+        raise error
+
+    data, config = make_data(count=32), replace(measured, checkpoint_nimg=1000)
+    train(config, data, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        patch.setattr(RunMetrics, "measure", measure)
+        saved = "the run is saved at 0.0 kimg, where the same command continues"
+        with pytest.raises(kind, match=said + (saved if issubclass(kind, UserError) else "")):
+            train(config, data, tmp_path / "run")
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["checkpoint-000000040.pt"]
+    train(config, data, tmp_path / "run")
+    for name in ("generator.safetensors", "stats.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "straight" / name).read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+@pytest.mark.parametrize("moved", ["data", "run"])
+def test_what_is_moved_while_metrics_are_measured(
+    measured: TrainConfig, make_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    original = Meter.measure
+
+    def measure(*args: Any) -> Any:
+        if (tmp_path / moved).exists():
+            (tmp_path / moved).rename(tmp_path / "elsewhere")
+        return original(*args)
+
+    monkeypatch.setattr(Meter, "measure", measure)
+    data = make_data(count=32)
+    if moved == "data":  # the run goes on
+        assert train(measured, data, tmp_path / "run").nimg == 96
+        assert {row["nimg"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")} == {40, 80, 96}
+    else:
+        with pytest.raises(RunError, match="the run's folder was moved or deleted"):
+            train(measured, data, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
 def test_only_the_newest_of_equal_measurements_counts(tmp_path: Path) -> None:
     row = {"nimg": 8, "metric": "swd", "protocol": "p", "data": "d", "resolution": 16, "mirrored": False}
     row |= {"values": {"": 1}, "spread": {}}
@@ -77,6 +139,7 @@ def test_the_plot_shows_what_was_measured(measured: TrainConfig, make_data: Any,
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
+        ({"metrics": "swd,neighbours"}, ConfigError, "--metrics: neighbours is not measured while training"),
         ({"metrics": "swd,nonsense"}, ConfigError, "nonsense not known; use some of swd"),
         ({"metrics": "swd", "metrics_images": 0}, DataError, "swd needs 24,576 .*or --metrics-images 16"),
         ({"metrics_images": 3}, ConfigError, "--metrics-images: 3 are too few"),
@@ -87,6 +150,23 @@ def test_a_metric_that_cannot_be_measured_is_refused_before_training(
 ) -> None:
     with pytest.raises(error, match=message):
         train(replace(measured, **fields), make_data(count=32), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ({"resolution": 8}, "--metrics: swd needs images of 16x16, these are 8x8; leave it out"),
+        ({"channels": 4}, "--metrics: .*data has 4 channels, and 1 or 3 can be measured"),
+    ],
+)
+def test_so_are_images_that_a_metric_does_not_take(
+    measured: TrainConfig, make_data: Any, tmp_path: Path, shape: dict[str, int], message: str
+) -> None:
+    data = make_data(count=32, **shape)
+    small = {name: replace(getattr(measured, name), resolution=data.resolution) for name in ("g", "d")}
+    with pytest.raises(DataError, match=message):
+        train(fit_to_data(replace(measured, **small), data), data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -113,13 +113,15 @@ def die_writing(name: str, when: str) -> None:
 
 
 def happen_at(nimg: int, job: dict[str, Any]) -> None:
-    """A signal, or a full disk, as the reals at nimg are read."""
+    """A signal, data that is cut, or a full disk, as the reals at nimg are read."""
     original = progan.training.read_reals
 
     def read_reals(*args: Any, **how: Any) -> Any:
         if args[-1] == nimg:
             if "signal" in job:
                 os.kill(os.getpid(), job["signal"])
+            elif "cut" in job:
+                os.truncate(job["cut"], 0)
             else:
                 import resource
 
@@ -223,6 +225,19 @@ def finish(runner: Runner, name: str, straight: tuple[Path, float], *more: str) 
     check_same(runner.folder / name, straight[0])
 
 
+def console(runner: Runner, name: str, **how: Any) -> subprocess.Popen[str]:
+    """The console command, training in a process of its own."""
+    command = [sys.executable, "-m", "progan", "train", *runner.flags(name)]
+    return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **how)
+
+
+def wait_for(process: subprocess.Popen[str], file: Path) -> None:
+    """Until there is something in the file, or the process has ended."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None and not (file.exists() and file.read_bytes()):
+        time.sleep(0.01)
+
+
 def nimg_of(checkpoint: Path) -> int:
     return int(checkpoint.stem.removeprefix("checkpoint-"))
 
@@ -277,6 +292,29 @@ def test_a_run_killed_in_mid_fade_while_it_wrote_a_line(runner: Runner, straight
     finish(runner, "fade", straight)
 
 
+def test_a_killed_run_measures_as_often_as_one_that_never_stopped(runner: Runner, make_data: Any) -> None:
+    measured = ("--metrics", "ms_ssim", "--metrics-every-kimg", "0.02", "--metrics-images", "16")
+    data = make_data(count=20).path
+    assert runner("measured", *measured, data=data).code == 0
+    others = '{"nimg": 60, "metric": "ms_ssim", "source": "run/snapshots/generator-000000060.safetensors"}\n'
+    metrics = runner.folder / "measured and killed" / "metrics.jsonl"
+    for nimg in (40, 68, 81):  # measured at 40, 60 and 81, saved at 28, 56 and 72
+        assert (
+            runner("measured and killed", *measured, data=data, nimg=nimg, signal=signal.SIGKILL).code
+            == -signal.SIGKILL
+        )
+        with metrics.open("a") as file:
+            file.write(others)  # as `progan evaluate` does
+    assert runner("measured and killed", *measured, data=data).code == 0
+    whole, parts = (
+        [(row["nimg"], row["values"]) for row in map(json.loads, path.read_text().splitlines()) if "values" in row]
+        for path in (runner.folder / "measured" / "metrics.jsonl", metrics)
+    )
+    assert parts == whole
+    assert len(whole) == 8
+    assert metrics.read_text().count(others) == 3
+
+
 def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path, float]) -> None:
     for number, code, nimg, saved in (
         (signal.SIGTERM, 143, 40, 44),
@@ -296,18 +334,55 @@ def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path,
 
 
 def test_the_console_command_stops_at_a_signal_from_outside(runner: Runner, straight: tuple[Path, float]) -> None:
-    command = [sys.executable, "-m", "progan", "train", *runner.flags("console")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
-    stats = runner.folder / "console" / "stats.jsonl"
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and not (stats.exists() and stats.read_text()):
-        time.sleep(0.01)
+    process = console(runner, "console", stderr=subprocess.PIPE)
+    wait_for(process, runner.folder / "console" / "stats.jsonl")
     process.terminate()
     text = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM, text
     assert "and saved; the same command continues" in text
     finish(runner, "console", straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_and_a_third_signal_end_a_run_without_a_traceback(
+    runner: Runner, straight: tuple[Path, float], number: int
+) -> None:
+    name = f"impatient-{number}"
+    process = console(runner, name, stderr=subprocess.PIPE)
+    wait_for(process, runner.folder / name / "stats.jsonl")
+    for _ in range(3):
+        process.send_signal(number)
+        time.sleep(0.001)
+    text = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, 128 + number), text  # a second signal interrupts
+    assert "Traceback" not in text
+    finish(runner, name, straight)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+@pytest.mark.parametrize("how", ["the reader goes", "full"])
+def test_a_run_goes_on_when_its_output_cannot_be_shown(runner: Runner, straight: tuple[Path, float], how: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = console(runner, how, stderr=full if how == "full" else subprocess.PIPE)
+    if process.stderr is not None:
+        assert process.stderr.readline().startswith("starting at 0.0 of 0.15 kimg")
+        process.stderr.close()
+    assert process.wait(60) == 0
+    check_same(runner.folder / how, straight[0])
+
+
+def test_a_data_set_that_is_cut_under_a_run_ends_it_with_a_sentence(
+    runner: Runner, straight: tuple[Path, float], tmp_path: Path
+) -> None:
+    shutil.copytree(runner.data, tmp_path / "data")
+    file = tmp_path / "data" / "images-8x8.npy"
+    outcome = runner("cut", data=file.parent, nimg=40, cut=str(file))
+    assert outcome.code == 2, outcome.text
+    assert "images-8x8.npy: was changed while it was in use" in outcome.text
+    assert "Traceback" not in outcome.text
+    assert nimg_of(checkpoints(runner.folder / "cut" / "checkpoints")[-1]) == 40
+    assert runner("cut").code == 0
+    check_state(runner.folder / "cut", straight[0])
 
 
 def test_a_full_disk_ends_a_run_with_a_sentence_and_loses_nothing(runner: Runner, straight: tuple[Path, float]) -> None:

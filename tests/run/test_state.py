@@ -320,6 +320,9 @@ SPOILED = {
     "no config": lambda path: foreign(path, progan='{"kind": "generator"}'),
     "wrong config": lambda path: foreign(path, progan='{"kind": "generator", "config": {"resolution": 48}}'),
     "other tensors": lambda path: foreign(path, progan='{"kind": "generator", "config": {"resolution": 4}}'),
+    "wrong data": lambda path: save_network(
+        path, Generator(GeneratorConfig(resolution=4, fmap_max=4)), data={"hash": 3}
+    ),
     "cut": lambda path: (
         save_network(path, Generator(GeneratorConfig(resolution=4, fmap_max=4))),
         path.write_bytes(path.read_bytes()[:-8]),

@@ -232,26 +232,79 @@ FLAGS = shlex.split(
 )
 
 
-@pytest.mark.slow
-def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(data: ImagePyramid, tmp_path: Path) -> None:
-    command = ["--module", "progan", "train", "--data", str(data.path), *FLAGS]
-    done = torchrun(*command, "--out", str(tmp_path / "straight"))
+TRAIN = ["--module", "progan", "train", *FLAGS]
+
+
+@pytest.fixture(scope="module")
+def shared_run(data: ImagePyramid, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two processes that nothing stopped."""
+    out = tmp_path_factory.mktemp("shared") / "straight"
+    done = torchrun(*TRAIN, "--data", str(data.path), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done: ") == 1  # the first process speaks for both
+    return out
 
+
+def wait_for_lock(folder: Path) -> None:
+    """Until no process is at work in a run's folder."""
+    fcntl = pytest.importorskip("fcntl", reason="this system locks nothing")
+    deadline = time.monotonic() + 60
+    with (folder / ".lock").open("w") as lock:
+        while True:
+            try:
+                return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                assert time.monotonic() < deadline, "a process is left behind"
+                time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(
+    data: ImagePyramid, shared_run: Path, tmp_path: Path, name: str
+) -> None:
+    """SIGKILL is for torchrun alone: what it started saves and ends by itself."""
     stopped = tmp_path / "stopped"
-    process = subprocess.Popen([*TORCHRUN, *command, "--out", str(stopped)], stderr=subprocess.DEVNULL)
+    command = [*TRAIN, "--data", str(data.path), "--out", str(stopped)]
+    process = subprocess.Popen([*TORCHRUN, *command], stderr=subprocess.DEVNULL)
     while not (stopped / "stats.jsonl").exists() or len((stopped / "stats.jsonl").read_text().splitlines()) < 20:
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(getattr(signal, name))
     assert process.wait(100) != 0
+    wait_for_lock(stopped)
     (checkpoint,) = (stopped / "checkpoints").glob("*.pt")
     assert 0 < int(checkpoint.stem.removeprefix("checkpoint-")) < 1600
-    done = torchrun(*command, "--out", str(stopped))
+    done = torchrun(*command)
     assert done.returncode == 0, done.stderr
-    for name in ("stats.jsonl", "generator.safetensors", "fakes-000001600.png"):
-        assert (stopped / name).read_bytes() == (tmp_path / "straight" / name).read_bytes(), name
+    for file in ("stats.jsonl", "generator.safetensors", "fakes-000001600.png"):
+        assert (stopped / file).read_bytes() == (shared_run / file).read_bytes(), file
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("processes", "flags", "sentence"),
+    [
+        (2, ["--lr", "1e9"], "training diverged"),  # late: the others are in their next step
+        (2, ["--metrics", "nonsense"], "nonsense not known"),
+        (3, ["--batch", "8"], "8 at 4x4 cannot be cut into whole stddev groups of 4 for 3 processes"),
+    ],
+)
+def test_when_the_first_process_refuses_the_others_end_without_a_word(
+    data: ImagePyramid, tmp_path: Path, processes: int, flags: list[str], sentence: str
+) -> None:
+    how = ["--nproc-per-node", str(processes)]
+    done = torchrun(*how, *TRAIN, "--data", str(data.path), "--out", str(tmp_path / "run"), *flags)
+    of_progan, _, of_torchrun = done.stderr.partition("Traceback")
+    assert of_progan.count(sentence) == 1, done.stderr
+    assert "File" not in of_progan
+    assert of_torchrun.count("exitcode  : 2 ") == processes, done.stderr
+
+
+def test_a_process_that_torchrun_left_alone_asks_to_stop() -> None:
+    assert ALONE.left_alone() == Team(torchrun=os.getppid()).left_alone() == 0
+    assert Team(torchrun=os.getpid()).left_alone() == signal.SIGTERM
 
 
 @pytest.mark.slow
@@ -259,7 +312,7 @@ def test_a_refused_run_ends_at_once_with_one_sentence(data: ImagePyramid, tmp_pa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     start = time.monotonic()
-    done = torchrun("--module", "progan", "train", "--data", str(data.path), *FLAGS, "--out", str(tmp_path / "full"))
+    done = torchrun(*TRAIN, "--data", str(data.path), "--out", str(tmp_path / "full"))
     assert done.returncode != 0
     assert done.stderr.count("is not empty and holds no run") == 1
     assert time.monotonic() - start < 60

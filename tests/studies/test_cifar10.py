@@ -1,6 +1,7 @@
 """The CIFAR-10 experiment: the paper's numbers, what is refused before days of training, the table at the end."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from progan.images import to_uint8
 from progan.metrics.suite import choose
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.presets import PRESETS
-from progan.run.folder import FREE_FIELDS
+from progan.run.state import FREE_FIELDS
 from progan.studies.cifar10 import SCALES, ScoreMeasure, cifar10
 from progan.studies.rows import Scale
 from progan.studies.runner import Experiment
@@ -275,6 +276,21 @@ def test_the_table_of_several_networks(place: Path, stand_in: list[Experiment]) 
     assert table["seconds"] == [4000.0] * 3
     assert table["data"]["source"] == "test"
     assert table["parameters"] == {"g": 1_296_908, "d": 1_298_689}
+
+
+def test_a_seed_without_a_score_leaves_the_others_theirs(
+    place: Path, stand_in: list[Experiment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = progan.studies.cifar10.run_experiments
+
+    def diverged(experiments: Sequence[Experiment], **how: Any) -> list[dict[str, Any]]:
+        records = run(experiments, **how)
+        records[1]["results"][0]["values"][""] = math.nan
+        return records
+
+    monkeypatch.setattr(progan.studies.cifar10, "run_experiments", diverged)
+    text = cifar10(Path("data"), Path("out"), seeds=3)
+    assert "| `is` | 50,000 | 8 ± 0.08 | nan ± 0.09 | 10 ± 0.1 | nan | 11.24 |" in text
 
 
 def test_from_data_to_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

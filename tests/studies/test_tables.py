@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from progan.studies.tables import markdown_table, plus_minus
+from progan.studies.tables import markdown_table, mean_and_std, plus_minus
 
 HEADS, ROWS = ["row", "what", "SWD", "kimg"], [["a", "", "1 ± 2", "3"], ["reals", "x", "", ""]]
 
@@ -40,3 +40,13 @@ def test_a_tight_table_has_fewer_spaces() -> None:
 )
 def test_a_value_has_its_spread_behind_it(given: tuple[float, ...], text: str) -> None:
     assert plus_minus(*given) == text  # type: ignore[arg-type]
+
+
+def test_mean_and_deviation_of_seeds() -> None:
+    assert mean_and_std([8, 9, 10]) == (9, 1)
+    assert mean_and_std([8]) == (8, None)
+    for bad in (math.nan, math.inf):
+        for values in ([8, bad, 10], [bad]):
+            mean, std = mean_and_std(values)
+            assert math.isnan(mean)
+            assert std is None

@@ -172,6 +172,20 @@ def test_strings_of_python_2() -> None:
 
 
 @KINDS
+@pytest.mark.parametrize("code", [pickle.BYTEARRAY8, pickle.BINBYTES8, pickle.BINUNICODE8])
+def test_bytes_that_are_only_claimed_cost_no_memory(kind: InertPickle, code: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\x05" + code + (2**33).to_bytes(8, "little") + b"abc")
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file, pytest.raises(kind.error, match="EOFError"):
+            kind.load(file, "here")
+        assert tracemalloc.get_traced_memory()[1] < 10 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@KINDS
 def test_a_memo_number_costs_no_memory(kind: InertPickle) -> None:
     tracemalloc.start()
     try:
@@ -194,7 +208,7 @@ def test_a_file_that_cannot_be_read_is_not_called_broken() -> None:
             raise OSError("no such device")
 
     with pytest.raises(OSError, match="no such device"):
-        PLAIN.load(Unreadable(), "here")
+        PLAIN.load(Unreadable(b"x"), "here")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

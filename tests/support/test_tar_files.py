@@ -2,6 +2,8 @@
 
 import io
 import lzma
+import shutil
+import subprocess
 import tarfile
 from pathlib import Path
 
@@ -32,6 +34,22 @@ def test_every_member_is_read(mode: str, tmp_path: Path) -> None:
     assert read(path) == {f"{letter}.png": 600 * letter.encode() for letter in "abc"}
 
 
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_what_was_packed_without_its_holes_is_read(form: str, tmp_path: Path) -> None:
+    """As GNU tar does with --sparse, to a picture that is black in places."""
+    pack = shutil.which("tar")
+    if pack is None or "GNU" not in subprocess.run([pack, "--version"], capture_output=True, text=True).stdout:
+        pytest.skip("needs GNU tar")
+    with (tmp_path / "a.bmp").open("wb") as file:
+        file.write(b"start")
+        file.seek(10**6)
+        file.write(b"end")
+    path = tmp_path / "a.tar"
+    subprocess.run([pack, "-cSf", path, f"--format={form}", "-C", tmp_path, "a.bmp"], check=True)
+    assert path.stat().st_size < 10**5
+    assert read(path) == {"a.bmp": (tmp_path / "a.bmp").read_bytes()}
+
+
 @pytest.mark.parametrize("member", [0, 1, 2])
 def test_a_flipped_bit_in_a_header_is_no_end(member: int, tmp_path: Path) -> None:
     path, whole = tmp_path / "a.tar", packed("w:")
@@ -43,12 +61,21 @@ def test_a_flipped_bit_in_a_header_is_no_end(member: int, tmp_path: Path) -> Non
             read(path)
 
 
-@pytest.mark.parametrize("length", [512, 3 * 512, 6 * 512, 9 * 512, 4000])
+@pytest.mark.parametrize("length", [512, 3 * 512, 6 * 512, 9 * 512, 4000, 10 * 512, 12 * 512 - 1, -1])
 def test_a_tar_that_was_cut_is_no_shorter_tar(length: int, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(packed("w:")[:length])
     with pytest.raises((tarfile.TarError, EOFError)):
         read(path)
+
+
+def test_pieces_that_were_cut_out_of_a_tar_are_missed(tmp_path: Path) -> None:
+    """The rest of the second member and all of the third are gone, and zeros of the end take their place."""
+    path, whole = tmp_path / "a.tar", packed("w:")
+    for cut in (5 * 512, 5 * 512 + 77):
+        path.write_bytes(whole[: cut - 1] + whole[9 * 512 + 3 :])
+        with pytest.raises(tarfile.TarError, match="no whole number of blocks"):
+            read(path)
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])

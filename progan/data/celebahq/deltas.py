@@ -12,6 +12,7 @@ import numpy as np
 
 from progan.data.pictures.tree import open_zip
 from progan.data.source import BadImageError
+from progan.support.errors import printable
 
 DELTAS_PER_ZIP = 1000
 ROUNDS = 100_000  # of the key derivation
@@ -47,7 +48,9 @@ def read_delta(folder: Path, idx: int, *, resolution: int = 1024) -> bytes:
     except KeyError:
         raise BadImageError(f"{member} is not in {name}; download {name} again") from None
     except Exception as error:  # no zip, encrypted, an unknown compression, a wrong checksum: each has its own
-        raise BadImageError(f"{member} cannot be read from {name} ({error}); download {name} again") from None
+        raise BadImageError(
+            f"{member} cannot be read from {name} ({printable(error)}); download {name} again"
+        ) from None
 
 
 def decrypt_delta(token: bytes, photo: bytes, name: str, *, resolution: int = 1024) -> np.ndarray:
@@ -69,7 +72,7 @@ def decrypt_delta(token: bytes, photo: bytes, name: str, *, resolution: int = 10
     try:
         pixels = bz2.BZ2Decompressor().decompress(packed, size + 1)  # never more, whatever a file says
     except (OSError, ValueError) as error:
-        raise BadImageError(f"its delta is no bz2 data ({error})") from None
+        raise BadImageError(f"its delta is no bz2 data ({printable(error)})") from None
     if len(pixels) != size:
         size_told = f"more than {size:,}" if len(pixels) > size else f"{len(pixels):,}"
         raise BadImageError(f"its delta unpacks to {size_told} bytes instead of {size:,}")

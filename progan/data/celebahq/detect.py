@@ -15,6 +15,7 @@ from PIL import Image
 from progan.data.celebahq.align import align, oriented_square, square_side
 from progan.data.source import BadImageError
 from progan.support.errors import DataError
+from progan.support.plain_files import check_plain
 
 NEEDS_PHOTOS = 'finding faces needs the package {}; run: pip install "progan[photos]"'
 MODEL_FILE = "shape_predictor_68_face_landmarks.dat"
@@ -109,9 +110,10 @@ def _models(model: Path | None) -> tuple[Any, Any]:
         raise DataError(NEEDS_PHOTOS.format("dlib")) from error
     file = model or _packaged_model()
     try:
+        check_plain(file)
         predictor = dlib.shape_predictor(str(file))
         points = predictor(np.zeros((8, 8), np.uint8), dlib.rectangle(0, 0, 7, 7)).num_parts
-    except RuntimeError as error:
+    except (OSError, RuntimeError, TypeError) as error:  # the last for a name that is no UTF-8
         raise DataError(f"{file}: cannot be read as a landmark model of dlib; pass its {MODEL_FILE}") from error
     if points != 68:
         raise DataError(f"{file}: finds {points} landmarks, not 68; pass dlib's {MODEL_FILE}")

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 LANDMARKS = "Anno/list_landmarks_celeba.txt"  # below CelebA's folder; the in-the-wild photographs' own pixels
 IMAGE_LIST = "image_list.txt"  # beside the zips of deltas
@@ -81,9 +82,9 @@ def read_image_list(path: Path) -> list[ListedImage]:
 def _lines(path: Path) -> list[str]:
     """The lines of a text file without the empty ones at its end."""
     try:
-        return path.read_text("ascii").rstrip().splitlines()
+        return read_plain(path, LIST_BYTES).decode("ascii").rstrip().splitlines()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; see `progan data create celebahq --help` for the layout") from None
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no plain text"
+        reason = printable(error) if isinstance(error, OSError) else "it is no plain text"
         raise DataError(f"{path}: cannot be read ({reason}); download it again") from None

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import secrets
-import shutil
 import zipfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
@@ -17,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from progan.data.formats.tfrecord import encode_example, encode_record
+from progan.data.store.partial import Partial, remove
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
 from progan.support.files import disk_reason, sync_folder
@@ -47,10 +46,12 @@ def export(
         raise DataError(f"{out}: is there already; delete it or choose another name")
     if out.is_dir() and any(out.iterdir()):
         raise DataError(f"{out}: already holds files; delete it or choose another folder")
-    unfinished = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
     encode = partial(work, total=data.count, together=images_together(data.resolution), workers=workers, quiet=quiet)
+    place: Partial | None = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        place = Partial(out, file=to == "zip")
+        unfinished = place.path
         if to == "tfrecords":
             _write_tfrecords(data, unfinished, out.name, encode)
         elif to == "folder":
@@ -69,10 +70,9 @@ def export(
         reason = disk_reason(error) or error
         raise DataError(f"{out}: cannot be written ({reason}); free some space or choose another folder") from error
     finally:
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
+        if place is not None:
+            remove(place.path)
+            place.close()
     return out
 
 
@@ -90,7 +90,6 @@ def folder_names(label_names: list[str]) -> list[str]:
 
 
 def _write_tfrecords(data: ImagePyramid, folder: Path, prefix: str, encode: Encode) -> None:
-    folder.mkdir()
     with ExitStack() as stack:
         files = [
             stack.enter_context((folder / f"{prefix}-r{r.bit_length() - 1:02}.tfrecords").open("wb"))

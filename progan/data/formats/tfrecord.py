@@ -17,7 +17,9 @@ import numpy as np
 
 from progan.data.source import BadImageError
 from progan.support.errors import DataError
+from progan.support.plain_files import open_plain
 
+MOST_BAD = 1000  # in a row: what follows is no row of records
 HEADER_BYTES, FOOTER_BYTES = 12, 4  # around the data of every record
 
 _POLYNOMIAL = 0x82F63B78  # Castagnoli's, bit-reversed
@@ -82,22 +84,24 @@ def record_offsets(path: Path, *, longest: int, first: int | None = None) -> "ar
 
     Only the `first` records are looked for, all by default. A length with a wrong checksum is taken to be that of
     the record before it, since images of one shape are records of one length; `read_record` will report it.
-    Raises DataError for a file that is compressed, empty, cut short or no TFRecord file, and for a record of more
-    than `longest` bytes.
+    Raises DataError for a file that is compressed, empty, cut short or no TFRecord file, for a record of more than
+    `longest` bytes, and where MOST_BAD lengths in a row are wrong.
     """
     offsets = array("q", [0])
-    length = -1
+    length, bad = -1, 0
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size
             while offsets[-1] < size and (first is None or len(offsets) <= first):
                 where = f"{path}: record {len(offsets) - 1} at byte {offsets[-1]:,}"
                 file.seek(offsets[-1])
                 header = file.read(HEADER_BYTES)
                 if len(header) == HEADER_BYTES and _length_checksum(header[:8]) == header[8:]:
-                    length = int.from_bytes(header[:8], "little")
+                    length, bad = int.from_bytes(header[:8], "little"), 0
                 elif length < 0:
                     raise DataError(_no_records(path, header))
+                elif (bad := bad + 1) == MOST_BAD:
+                    raise DataError(f"{where} is one of {bad} in a row that are damaged; copy or download it again")
                 if length > longest:
                     raise DataError(f"{where} takes {length:,} bytes, more than an image of this file may have")
                 offsets.append(offsets[-1] + HEADER_BYTES + length + FOOTER_BYTES)
@@ -113,7 +117,7 @@ def record_offsets(path: Path, *, longest: int, first: int | None = None) -> "ar
 def read_record(path: Path, start: int, end: int) -> bytes:
     """The data of the record that lies at bytes start..end. Raises BadImageError when a checksum is wrong."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             file.seek(start)
             record = file.read(end - start)
     except OSError as error:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -12,12 +12,17 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from progan.data.source import BadImageError
 from progan.data.store.pyramid import box_pyramid
+from progan.support.errors import printable
+from progan.support.plain_files import open_plain
 
 Crop = Literal["none", "center"]
 
 # Formats that Pillow names but cannot decode by itself: weather data, arrays, video and drawings; and PostScript,
 # which is a program that it would have another program run.
 _NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+_SCAN = b"\xff\xda"
+MOST_SCANNED = 2**31  # scans times pixels: 24 of the largest picture that is decoded; common are 1 and 10
+PICTURE_BYTES = 2**30  # of one encoded picture
 _COMMON = ("JPEG", "PNG", "GIF", "BMP", "PPM")  # what Pillow knows from the start
 
 
@@ -35,6 +40,7 @@ def open_picture(file: Path | BinaryIO, mode: Literal["RGB", "L"] = "RGB") -> Im
     first frame counts, colour profiles are left alone. Raises BadImageError with the reason.
     """
     with opened_picture(file) as opened:
+        check_scans(opened)
         tags = getattr(opened, "tag_v2", {})  # of a TIFF file, whose 12-bit and inverted numbers Pillow hands on
         white = 2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
         inverted = tags.get(ExifTags.Base.PhotometricInterpretation) == 0
@@ -125,20 +131,37 @@ def _to_8_bit(picture: Image.Image, kind: str, white: int, inverted: bool) -> Im
 @contextmanager
 def opened_picture(file: Path | BinaryIO) -> Iterator[Image.Image]:
     """A picture of which only the header is read. Raises BadImageError with the reason, also from inside the block."""
-    with pillow_errors(), _identified(file) as opened:
+    with pillow_errors(), ExitStack() as stack:
+        if isinstance(file, Path):
+            file = stack.enter_context(open_plain(file, PICTURE_BYTES))
+        opened = stack.enter_context(_identified(file))
         yield opened
 
 
-def _identified(file: Path | BinaryIO) -> Image.Image:
+def _identified(file: BinaryIO) -> Image.Image:
+    file.seek(0)
     with suppress(UnidentifiedImageError):  # all formats take longer to import than several pictures to decode
-        return Image.open(_from_start(file), formats=_COMMON)
-    return Image.open(_from_start(file), formats=picture_formats())
+        return Image.open(file, formats=_COMMON)
+    file.seek(0)
+    return Image.open(file, formats=picture_formats())
 
 
-def _from_start(file: Path | BinaryIO) -> Path | BinaryIO:
-    if not isinstance(file, Path):
-        file.seek(0)
-    return file
+def check_scans(opened: Image.Image) -> None:
+    """Raise BadImageError for a JPEG that goes over its pixels so often that decoding it would take minutes to days.
+
+    opened: still encoded. The mark of a scan is in nothing that is packed, and in a picture's notes seldom.
+    """
+    if opened.format not in ("JPEG", "MPO"):
+        return
+    file: BinaryIO = opened.fp  # type: ignore[attr-defined]
+    place, scans, last = file.tell(), 0, b""
+    file.seek(0)
+    while piece := file.read(2**20):
+        scans += (last + piece).count(_SCAN)
+        last = piece[-1:]
+    file.seek(place)
+    if scans * opened.width * opened.height > MOST_SCANNED:
+        raise BadImageError(f"its {scans:,} scans of {opened.width}x{opened.height} pixels take too long to decode")
 
 
 @contextmanager
@@ -160,8 +183,6 @@ def _reason(error: Exception) -> str:
         return f"it has more than the {Image.MAX_IMAGE_PIXELS:,} pixels that are safe to decode; shrink it first"
     if isinstance(error, UnidentifiedImageError):
         return "not a picture that Pillow can read"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     if isinstance(error, MemoryError):
         return "too large for the memory of this machine"
-    return (str(error).splitlines() or [""])[0] or type(error).__name__
+    return printable(error)

@@ -1,6 +1,5 @@
 """Look at everything before a data set is made of it, or after, and change nothing: `progan data doctor`."""
 
-import json
 from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from progan.data.store.manifest import FORMAT, MANIFEST
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
 from progan.support.files import write_json
+from progan.support.json_reader import read_json
+from progan.support.plain_files import LIST_BYTES
 from progan.support.workers import work
 
 SHOWN_NAMES = 3
@@ -245,10 +246,9 @@ def _report(facts: dict[str, Any], looks: list[Look]) -> Report:
 def _is_data_set(src: Path) -> bool:
     """Also one that was never finished, so that its error says so; StyleGAN's dataset.json is none of ours."""
     try:
-        content = json.loads((src / MANIFEST).read_bytes())
+        return read_json(src / MANIFEST, dict[str, Any], LIST_BYTES).get("format") == FORMAT
     except (OSError, ValueError):
         return src.is_dir() and any(src.glob("images-*x*.npy"))
-    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def _facts_table(facts: dict[str, Any]) -> RenderableType:

@@ -7,7 +7,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from progan.data.pictures.decode import Crop, load_image, picture_formats
+from progan.data.pictures.decode import PICTURE_BYTES, Crop, load_image, picture_formats
 from progan.data.source import BadImage, BadImageError, Levels
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError, printable
@@ -44,7 +44,7 @@ class PictureFile:
             elif self.member is not None:
                 yield io.BytesIO(_zip_member(self.path, self.member))
             else:
-                with open_plain(self.path) as file:
+                with open_plain(self.path, PICTURE_BYTES) as file:
                     yield file
         except OSError as error:
             raise BadImageError(error.strerror or str(error)) from error
@@ -138,11 +138,12 @@ class _Folder(Tree):
         """Paths of pictures. Each real folder is entered once: by its own name, or by the first link if it has none."""
         folders, links = deque([self.src]), deque[Path]()
         seen: set[tuple[int, int]] = set()
+        system = {os.stat(path).st_dev for path in ("/proc", "/sys") if os.path.ismount(path)}  # lead to everything
         while folders or links:
             folder = folders.popleft() if folders else links.popleft()
             try:
                 here = folder.stat()
-                if (here.st_dev, here.st_ino) in seen:
+                if (here.st_dev, here.st_ino) in seen or here.st_dev in system:
                     continue
                 seen.add((here.st_dev, here.st_ino))
                 entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -174,16 +175,26 @@ class _Zip(Tree):
         open_zip.cache_clear()  # what is there now counts, not what was there when it was last read
         with _archive_errors(src):
             check_plain(src)
-            entries = [info for info in open_zip(src).infolist() if not info.is_dir()]
+            found = open_zip(src).infolist()
+            entries = [info for info in found if not info.is_dir()]
             self._infos = {info.filename: info for info in entries}
             if len(self._infos) < len(entries):
                 raise zipfile.BadZipFile("it holds two files of one name")
+            if (told := _entries_told(src)) not in (len(found) % 2**16, 2**16 - 1):
+                raise zipfile.BadZipFile(f"its list of files has {len(found):,} entries, its end says {told:,}")
 
     def files(self) -> Iterator[PictureFile]:
         self.hidden = self.other = 0
         for name in sorted(self._infos):
             if self._is_picture(name):
                 yield PictureFile(name, self.src, member=name)
+            else:
+                self._check_name(name)
+
+    def _check_name(self, name: str) -> None:
+        """Raise DataError where the file itself has another name than in the list: that may be a picture's."""
+        with _archive_errors(self.src), suppress(NotImplementedError, RuntimeError):  # packed or locked as none is here
+            open_zip(self.src).open(name).close()
 
     def read(self, name: str) -> bytes | None:
         with _archive_errors(self.src):
@@ -223,7 +234,17 @@ def _fits(src: Path, name: str, size: int) -> bool:
 @lru_cache(maxsize=4)
 def open_zip(path: Path) -> zipfile.ZipFile:
     """One handle in each process: opening reads the whole list of members."""
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(open_plain(path))
+
+
+def _entries_told(path: Path) -> int:
+    """How many files the end of a zip says that there are, modulo 2^16; all ones where there are more."""
+    with open_plain(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2**16 - 22))
+        tail = file.read()
+    place = tail.rindex(b"PK\5\6") + 10
+    return int.from_bytes(tail[place : place + 2], "little")
 
 
 def _zip_member(path: Path, name: str) -> bytes:
@@ -235,7 +256,7 @@ def _zip_member(path: Path, name: str) -> bytes:
     except BadImageError:
         raise
     except Exception as error:  # encrypted, an unknown compression, a wrong checksum: each has its own
-        raise BadImageError(f"cannot be unpacked ({error})") from error
+        raise BadImageError(f"cannot be unpacked ({printable(error)})") from error
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from progan.data.pictures.decode import open_picture
 from progan.data.pictures.tree import PictureFile, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
 from progan.data.store.pyramid import box_pyramid
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 PICTURES = 202_599  # of the whole data set
 SIZE = (178, 218)  # width and height of an aligned picture
@@ -134,7 +135,7 @@ def _find_list(place: Path, name: str, option: str) -> Path:
     here = place.resolve()
     for folder in (here, *here.parents[:3]):
         for path in (folder / name, folder / "Anno" / name, folder / "Eval" / name):
-            if path.is_file():
+            if path.exists():
                 return path
     raise DataError(f"{option}: needs the publisher's {name}, which is not beside {place}; put it there")
 
@@ -153,7 +154,9 @@ def _read_attribute(path: Path, attribute: str) -> Iterator[tuple[str, int]]:
     next(rows, None)  # the count
     _, names = next(rows, ("", []))
     if attribute not in names:
-        raise DataError(f"--attribute {attribute}: is not in {path}; choose one of {', '.join(names) or 'none'}")
+        raise DataError(
+            f"--attribute {attribute}: is not in {path}; choose one of {printable(', '.join(names)) or 'none'}"
+        )
     column = 1 + names.index(attribute)
     for where, words in rows:
         if len(words) != 1 + len(names) or words[column] not in ("-1", "1"):
@@ -164,12 +167,12 @@ def _read_attribute(path: Path, attribute: str) -> Iterator[tuple[str, int]]:
 def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
     """Where a line stands, and its words; empty lines are left out."""
     try:
-        with path.open(encoding="ascii") as file:
-            for count, line in enumerate(file, 1):
-                if words := line.split():
-                    yield f"{path}: line {count}", words
+        lines = read_plain(path, LIST_BYTES).decode("ascii").split("\n")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); download the list again") from error
+        raise DataError(f"{path}: cannot be read ({printable(error)}); download the list again") from error
+    for count, line in enumerate(lines, 1):
+        if words := line.split():
+            yield f"{path}: line {count}", words
 
 
 def _unlisted(files: dict[str, PictureFile], listed: dict[str, str] | dict[str, int], name: str) -> dict[str, BadImage]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image, features
+from PIL import features
 from tyro.conf import Positional
 
 from progan.data.celebahq import deltas
@@ -20,12 +20,13 @@ from progan.data.celebahq.align import Enlarge, align, lanczos_enlarge
 from progan.data.celebahq.enhance import Enhance, enlarger
 from progan.data.celebahq.lists import IMAGE_LIST, LANDMARKS, ListedImage, read_image_list, read_landmarks
 from progan.data.celebahq.ratings import rate
-from progan.data.pictures.decode import pillow_errors
+from progan.data.pictures.decode import PICTURE_BYTES, check_scans, opened_picture, pillow_errors
 from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels, Made, OnBad
 from progan.data.store.manifest import pyramid_resolutions
 from progan.data.store.pyramid import box_pyramid
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 PHOTOS = "img_celeba"  # the in-the-wild photographs, below CelebA's folder
 PUBLISHED_IMAGES = 30_000
@@ -160,12 +161,12 @@ class CelebaHQ(FileSource):
         known = [name for name in names if name in landmarks]
         bad = [BadImage(shown(name), f"is not in {LANDMARKS}") for name in names if name not in landmarks]
         photos = {name: Photo(self.src / PHOTOS / name, landmarks[name]) for name in known}
-        text = (self.src / LANDMARKS).read_bytes()
+        digest = hashlib.sha256(read_plain(self.src / LANDMARKS, LIST_BYTES)).hexdigest()
         qualities, unrated = rate(
             photos,
             partial(photo_quality, enhance=self.enhance, native=NATIVE),
             path=self.out.with_name(f"{self.out.name}.ratings.jsonl"),
-            recipe={"version": 1, "enhance": self.enhance, "landmarks_sha256": hashlib.sha256(text).hexdigest()},
+            recipe={"version": 1, "enhance": self.enhance, "landmarks_sha256": digest},
             workers=self.workers,
         )
         bad += unrated
@@ -243,15 +244,16 @@ def check_installed(*packages: str) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_plain(path, PICTURE_BYTES)
     except OSError as error:
-        raise BadImageError(f"{path.name} cannot be read ({error.strerror})") from error
+        raise BadImageError(f"{path.name} cannot be read ({printable(error)})") from error
 
 
 def _aligned(data: bytes, landmarks: np.ndarray, resolution: int, enlarge: Enlarge) -> np.ndarray:
     """An encoded photograph -> its face, uint8 [3, resolution, resolution]. Raises BadImageError."""
     with pillow_errors():
-        with Image.open(io.BytesIO(data)) as opened:
+        with opened_picture(io.BytesIO(data)) as opened:
+            check_scans(opened)
             picture = opened.convert("RGB")  # as it is stored: landmarks and deltas know of no EXIF orientation
         face = align(picture, landmarks, resolution=resolution, enlarge=enlarge)
         return np.ascontiguousarray(np.asarray(face).transpose(2, 0, 1))

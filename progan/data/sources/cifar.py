@@ -13,8 +13,9 @@ from tyro.conf import Positional
 
 from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
 from progan.support.inert_pickle import InertPickle, as_array
+from progan.support.plain_files import open_plain, read_plain
 from progan.support.tar_files import read_content, tar_members
 
 Split = Literal["train", "test", "all"]
@@ -128,7 +129,7 @@ def _stream(
     notes = []
     facts = {"kind": release.kind, "split": split, **facts}
     if src.is_file():
-        with src.open("rb") as file:
+        with open_plain(src) as file:
             facts["archive_md5"] = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
         if facts["archive_md5"] != release.md5:
             notes = [f"{src}: its MD5 is {facts['archive_md5']}, the publisher's {release.md5}: not the same archive"]
@@ -200,7 +201,7 @@ def _files(src: Path, release: _Release, wanted: list[str]) -> Iterator[tuple[st
     except DataError:
         raise
     except Exception as error:  # a damaged archive raises almost anything
-        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0].rstrip(":")
+        reason = printable(error).rstrip(":")
         raise DataError(f"{src}: cannot be read to its end ({reason}); download it again, or {ask}") from error
     missing = [name for name in wanted if name not in there]
     if missing:
@@ -208,14 +209,13 @@ def _files(src: Path, release: _Release, wanted: list[str]) -> Iterator[tuple[st
 
 
 def _from_folder(src: Path, release: _Release, wanted: list[str]) -> Iterator[tuple[str, bytes]]:
-    if not (src / release.meta).is_file():
+    if not (src / release.meta).exists():
         for other in _RELEASES:
-            if (src / other.meta).is_file():
+            if (src / other.meta).exists():
                 raise _mistaken(src, other)
     for path in (src / name for name in wanted):
-        if path.is_file():
-            _check_size(path, path.stat().st_size)
-            yield path.name, path.read_bytes()
+        if path.exists():
+            yield path.name, read_plain(path, MOST_BYTES)
 
 
 def _from_archive(src: Path, release: _Release, wanted: list[str]) -> Iterator[tuple[str, bytes]]:

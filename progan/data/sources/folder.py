@@ -12,11 +12,9 @@ from tyro.conf import Positional
 from progan.data.pictures.decode import Crop, read_size, square_side, too_small
 from progan.data.pictures.tree import PictureFile, Tree, file_levels, open_tree, shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream
-from progan.data.store.manifest import pyramid_resolutions
+from progan.data.store.manifest import MOST_CLASSES, pyramid_resolutions
 from progan.support.errors import DataError, printable
 from progan.support.json_reader import parse_json
-
-MOST_CLASSES = 100_000  # more than any data set has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +104,7 @@ class _Survey:
                     self.sides[file.name] = square_side(read_size(opened), crop=crop, pad=pad)
                     if copies:
                         opened.seek(0)
-                        digest = hashlib.sha256(opened.read()).hexdigest()
+                        digest = hashlib.file_digest(opened, "sha256").hexdigest()  # type: ignore[arg-type]
                         first = contents.setdefault(digest, file.name)
                         if first != file.name:
                             self.bad[file.name] = f"the same bytes as {shown(first)}"

@@ -1,5 +1,6 @@
 """Data sets of the official Theano code: one HDF5 file with one array per resolution."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,13 +16,14 @@ from progan.data.source import BadImage, FileSource, ImageStream, Levels
 from progan.data.sources.tfrecords import read_one_hot
 from progan.data.store.manifest import pyramid_resolutions
 from progan.data.store.pyramid import box_pyramid
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import check_plain
 
 if TYPE_CHECKING:
     import h5py
 
 _ASK = "pass an HDF5 file that h5tool.py of the official Theano code made"
-_CHUNK_BYTES = 2**30  # unpacked at once: more is a trap
+_CHUNK_BYTES = 2**24  # of several images that are unpacked at once, and kept: more is a trap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class Hdf5(FileSource):
 
     def _open(self) -> ImageStream:
         """Raises DataError when `src` is no such file, or its arrays are of different counts or no images."""
-        if not self.src.is_file():
+        if self.src.is_dir() or not self.src.exists():
             raise DataError(f"{self.src}: {'is a folder' if self.src.is_dir() else 'no such file'}; {_ASK}")
         path = str(self.src.resolve())
         _arrays.cache_clear()  # what is there now counts, not what was there when it was last read
@@ -58,6 +60,9 @@ class Hdf5(FileSource):
             )
         if stored == 0:
             raise DataError(f"{self.src}: holds not a single image; {_ASK}")
+        for r, array in arrays.items():
+            if not _is_stored(array):
+                raise DataError(f"{self.src}: data{r}x{r} says that it holds {stored:,} images, but lacks some; {_ASK}")
         label_file = self.src.with_name(f"{self.src.stem}-labels.npy")
         labels, label_names = read_one_hot(label_file, stored) if label_file.exists() else (None, None)
         total = stored if self.images is None else min(self.images, stored)
@@ -84,7 +89,7 @@ def stored_levels(index: int, *, path: str) -> Levels | BadImage:
         try:
             levels[resolution] = array[index]
         except (OSError, RuntimeError) as error:  # a damaged chunk, or one packed by a filter that is not installed
-            return BadImage(f"data{resolution}x{resolution} image {index}", str(error))
+            return BadImage(f"data{resolution}x{resolution} image {index}", printable(error))
     highest = max(levels)
     return levels if len(levels) == len(pyramid_resolutions(highest)) else box_pyramid(levels[highest]) | levels
 
@@ -102,7 +107,8 @@ def _arrays(path: str) -> "dict[int, h5py.Dataset]":
         raise DataError('an HDF5 file needs the package h5py; run: pip install "progan[sources]"') from error
     arrays: dict[int, h5py.Dataset] = {}
     try:
-        file = h5py.File(path, "r")
+        check_plain(Path(path))
+        file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_BYTES)
         for name in file:
             match = re.fullmatch(r"data(\d+)x\1", name)
             if not match or int(match[1]) < 4:  # the tool goes down to data1x1
@@ -111,7 +117,7 @@ def _arrays(path: str) -> "dict[int, h5py.Dataset]":
                 raise DataError(f"{path}: {name} is a link to elsewhere; {_ASK}")
             arrays[int(match[1])] = _checked(file[name], f"{path}: {name}", int(match[1]))
     except (OSError, RuntimeError, KeyError) as error:
-        raise DataError(f"{path}: cannot be read as HDF5 ({error}); copy or make it again") from error
+        raise DataError(f"{path}: cannot be read as HDF5 ({printable(error)}); copy or make it again") from error
     if not arrays:
         raise DataError(f"{path}: holds no arrays data4x4, data8x8, ...; {_ASK}")
     if len({array.shape[1] for array in arrays.values()}) > 1:
@@ -132,9 +138,21 @@ def _checked(array: Any, name: str, resolution: int) -> "h5py.Dataset":
         raise DataError(f"{name} has images of {array.shape[1]} channels; only 1 and 3 are supported")
     if array.is_virtual or array.external:
         raise DataError(f"{name} lies in other files; {_ASK}")
-    if array.chunks is not None and int(np.prod(array.chunks, dtype=np.float64)) > _CHUNK_BYTES:
-        raise DataError(f"{name} is packed in pieces of more than 1 GiB, too large to unpack; {_ASK}")
+    image = array.shape[1] * resolution**2
+    if array.chunks is not None and math.prod(array.chunks) > max(_CHUNK_BYTES, image):
+        raise DataError(f"{name} is packed in pieces of {math.prod(array.chunks):,} bytes, too large to unpack; {_ASK}")
     return array
+
+
+def _is_stored(array: "h5py.Dataset") -> bool:
+    """Whether there are bytes for every image: a size is only a claim, and what is not there reads as black."""
+    if array.chunks is None:
+        return bool(array.id.get_storage_size() == array.nbytes)
+    pieces = math.prod(-(-size // piece) for size, piece in zip(array.shape, array.chunks, strict=True))
+    try:
+        return bool(array.id.get_num_chunks() == pieces)
+    except RuntimeError:  # their list is damaged
+        return False
 
 
 def _jobs(total: int, labels: np.ndarray | None) -> Iterator[tuple[int, int | None]]:

@@ -4,24 +4,21 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from tyro.conf import Positional
 
+from progan.data.formats.lmdb import AGAIN, Record, Tree, read_tree, read_value, records
 from progan.data.pictures.decode import open_picture
 from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Made, OnBad
 from progan.data.store.manifest import pyramid_resolutions
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError
-
-if TYPE_CHECKING:
-    import lmdb
 
 _ASK = "pass the unpacked folder of one category, such as bedroom_train_lmdb"
 
@@ -32,7 +29,7 @@ class Lsun(FileSource):
 
     The publisher's script `download.py` (github.com/fyu/lsun, from dl.yf.io/lsun) loads one zip per category and
     split: bedroom_train_lmdb.zip holds 3,033,042 images in 43 GB, church_outdoor_train_lmdb.zip 126,227 in 2.3 GB.
-    Unpack it and pass the folder, bedroom_train_lmdb. Needs the package lmdb: pip install "progan[sources]".
+    Unpack it and pass the folder, bedroom_train_lmdb.
 
     Images come in the order of their keys. Each is cropped to its centred square and, unless it has the resolution
     already, resized by Pillow's Lanczos filter: all as the official tool does. Small images are enlarged, as there;
@@ -52,30 +49,21 @@ class Lsun(FileSource):
         """Raises DataError for a resolution that is no power of two, a `src` that is no whole LMDB or is empty."""
         pyramid_resolutions(self.resolution)
         _check_folder(self.src)
-        folder = str(self.src.resolve())
-        _environment.cache_clear()  # what is there now counts, not what was there when it was last read
-        environment = _environment(folder)
-        records, page_bytes = environment.stat()["entries"], environment.stat()["psize"]
-        promised = (environment.info()["last_pgno"] + 1) * page_bytes
-        size = (self.src / "data.mdb").stat().st_size
-        if size < promised:  # reading the missing end would kill the process
-            raise DataError(
-                f"{self.src / 'data.mdb'}: {size:,} bytes, but it was written with {promised:,}; "
-                "unpack or download it again"
-            )
-        if records == 0:
+        path = self.src.resolve() / "data.mdb"
+        tree = read_tree(path)
+        if tree.entries == 0:
             raise DataError(f"{self.src}: an LMDB without a single record; {_ASK}")
-        total = records if self.images is None else min(self.images, records)
+        total = tree.entries if self.images is None else min(self.images, tree.entries)
         return ImageStream(
             resolution=self.resolution,
             channels=3,
-            jobs=_keys(folder, total),
+            jobs=_jobs(path, tree, total),
             total=total,
-            levels=partial(record_levels, folder=folder, resolution=self.resolution),
+            levels=partial(record_levels, path=path, resolution=self.resolution),
             facts={
                 "kind": "lsun",
                 **category_and_split(self.src.resolve().name),
-                "records": records,
+                "records": tree.entries,
                 "crop": "center",
                 "filter": "lanczos",
             },
@@ -90,14 +78,12 @@ def category_and_split(folder: str) -> dict[str, str]:
     return {"category": name}
 
 
-def record_levels(key: bytes, *, folder: str, resolution: int) -> Made | BadImage:
-    """The image kept under `key` at every resolution from `resolution` down to 4, or why it cannot be decoded."""
+def record_levels(record: Record, *, path: Path, resolution: int) -> Made | BadImage:
+    """The image of a record at every resolution from `resolution` down to 4, or why it cannot be decoded."""
     try:
-        with _environment(folder).begin() as transaction:
-            data = transaction.get(key, b"")
-        picture = open_picture(io.BytesIO(data))
-    except (BadImageError, _lmdb().Error) as error:
-        return BadImage(shown(key.decode("utf-8", "replace")), str(error))
+        picture = open_picture(io.BytesIO(read_value(path, record)))
+    except BadImageError as error:
+        return BadImage(shown(record.key.decode("utf-8", "replace")), str(error))
     enlarged = min(picture.size) < resolution
     return Made(box_pyramid(square_pixels(picture, resolution)), {"enlarged": int(enlarged)})
 
@@ -131,37 +117,12 @@ def _check_folder(src: Path) -> None:
     raise DataError(f"{src}: holds no data.mdb, so it is no LMDB; {_ASK}")
 
 
-def _keys(folder: str, total: int) -> Iterator[tuple[bytes, None]]:
-    """The first keys in their order, read from the index alone."""
-    drawn, reason = 0, "it ends early"
-    try:
-        with _environment(folder).begin() as transaction:
-            for key in islice(transaction.cursor().iternext(keys=True, values=False), total):
-                drawn += 1
-                yield key, None
-    except _lmdb().Error as error:
-        reason = str(error)
-    if drawn < total:
-        raise DataError(f"{folder}: its index is damaged ({reason}); unpack or download it again")
-
-
-@lru_cache(maxsize=1)
-def _environment(folder: str) -> "lmdb.Environment":
-    """The LMDB at `folder`, opened once in each process, since LMDB allows no second time.
-
-    It is never written, so no lock is taken and read-only disks will do. Reading ahead helps nobody who wants one
-    image here and there of a file much larger than memory.
-    """
-    lmdb = _lmdb()
-    try:
-        return lmdb.open(folder, readonly=True, lock=False, create=False, readahead=False)
-    except lmdb.Error as error:
-        raise DataError(f"{folder}: cannot be opened as an LMDB ({error}); unpack or download it again") from error
-
-
-def _lmdb() -> Any:
-    try:
-        import lmdb
-    except ImportError as error:
-        raise DataError('LSUN needs the package lmdb; run: pip install "progan[sources]"') from error
-    return lmdb
+def _jobs(path: Path, tree: Tree, total: int) -> Iterator[tuple[Record, None]]:
+    """The first records in the order of their keys; DataError when there are not as many as the file says."""
+    drawn = 0
+    for record in islice(records(path, tree), total + (total == tree.entries)):  # one more is one too many
+        drawn += 1
+        if drawn <= total:
+            yield record, None
+    if drawn != total:
+        raise DataError(f"{path}: its index is damaged (it does not hold {tree.entries:,} records); {AGAIN}")

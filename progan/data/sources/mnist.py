@@ -13,7 +13,8 @@ from tyro.conf import Positional
 
 from progan.data.source import ImageStream, Source
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import check_tail, open_plain
 
 Split = Literal["train", "test", "all"]
 
@@ -173,7 +174,7 @@ def _find(src: Path, stem: str) -> Path | None:
     names = (
         f"{name}{end}" for name in (f"{stem}-ubyte", f"{stem.replace('-idx', '.idx')}-ubyte") for end in ("", ".gz")
     )
-    return next((src / name for name in names if (src / name).is_file()), None)
+    return next((src / name for name in names if (src / name).exists()), None)
 
 
 def _read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -192,14 +193,16 @@ def _read_pair(images_path: Path, labels_path: Path) -> tuple[np.ndarray, np.nda
 def _read_file(path: Path, what: str, item: tuple[int, ...]) -> np.ndarray:
     """One IDX file of bytes: 0, 0, type 8, number of dimensions; the dimensions, big-endian; the values."""
     try:
-        with path.open("rb") as raw:
+        with open_plain(path) as raw:
             gzipped = raw.read(2) == b"\x1f\x8b"  # some browsers unpack and keep the name
             raw.seek(0)
+            if gzipped:
+                check_tail(raw)
             return _parse(gzip.GzipFile(fileobj=raw) if gzipped else raw, path, what, item)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: is cut short or damaged ({error}); download it again") from error
+        raise DataError(f"{path}: is cut short or damaged ({printable(error)}); download it again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        raise DataError(f"{path}: cannot be read ({printable(error)}); download it again") from error
 
 
 def _parse(file: BinaryIO | gzip.GzipFile, path: Path, what: str, item: tuple[int, ...]) -> np.ndarray:

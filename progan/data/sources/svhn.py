@@ -11,7 +11,8 @@ from tyro.conf import Positional
 
 from progan.data.source import ImageStream
 from progan.data.sources.arrays import RESOLUTION, ArraySource, labelled_stream
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import open_plain
 
 SITE = "http://ufldl.stanford.edu/housenumbers/"
 PARTS = ("train", "test", "extra")
@@ -39,7 +40,7 @@ class Svhn(ArraySource):
         if not self.src.is_dir():
             what = "is a file" if self.src.exists() else "no such folder"
             raise DataError(f"{self.src}: {what}; pass the folder that holds {paths[0].name}")
-        missing = [path.name for path in paths if not path.is_file()]
+        missing = [path.name for path in paths if not path.exists()]
         if missing:
             raise DataError(f"{self.src}: lacks {', '.join(missing)}; download them from {SITE} (Format 2)")
         labels = [_labels(path) for path in paths]
@@ -95,9 +96,10 @@ def _scipy(path: Path, function: str, **options: Any) -> Any:
     except ImportError as error:
         raise DataError('SVHN needs the package scipy; run: pip install "progan[sources]"') from error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open_plain(path) as file:
             warnings.simplefilter("ignore")
-            return getattr(io, function)(path, appendmat=False, **options)
+            return getattr(io, function)(file, **options)
     except Exception as error:  # there is no one error for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: is no whole MATLAB 5 file ({reason}); download it again from {SITE}") from error
+        raise DataError(
+            f"{path}: is no whole MATLAB 5 file ({printable(error)}); download it again from {SITE}"
+        ) from error

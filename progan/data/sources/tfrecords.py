@@ -13,9 +13,9 @@ from tyro.conf import Positional
 from progan.data.formats.tfrecord import decode_example, read_record, record_offsets
 from progan.data.pictures.tree import shown
 from progan.data.source import BadImage, BadImageError, FileSource, ImageStream, Levels
-from progan.data.store.manifest import pyramid_resolutions
-from progan.data.store.pyramid import box_pyramid
-from progan.support.errors import DataError
+from progan.data.store.manifest import MOST_CLASSES, pyramid_resolutions
+from progan.data.store.pyramid import box_pyramid, map_npy
+from progan.support.errors import DataError, printable
 
 Places = list[tuple[int, int, int]]  # of one image: resolution, and where its record starts and ends
 
@@ -140,18 +140,22 @@ def read_one_hot(path: Path, count: int, *, exactly: bool = True) -> tuple[np.nd
     few or too many rows, and for a row that is not one-hot.
     """
     try:
-        rows = np.lib.format.open_memmap(path, mode="r")
+        rows = map_npy(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a .npy file ({error}); copy or download it again") from error
+        reason = printable(error)
+        raise DataError(f"{path}: cannot be read as a .npy file ({reason}); copy or download it again") from error
     if rows.ndim != 2 or rows.shape[1] == 0 or rows.dtype.kind not in "fiub":
         raise DataError(
             f"{path}: holds {rows.dtype} {list(rows.shape)}, not one row of numbers per image; {_NO_LABELS}"
         )
+    if rows.shape[1] > MOST_CLASSES:
+        raise DataError(f"{path}: has {rows.shape[1]:,} classes, more than any data set; {_NO_LABELS}")
     if len(rows) < count or (exactly and len(rows) > count):
         raise DataError(f"{path}: holds labels of {len(rows):,} images, but there are {count:,}; {_NO_LABELS}")
     labels = np.empty(count, np.int64)
-    for start in range(0, count, 4096):
-        some = np.asarray(rows[start : min(start + 4096, count)])
+    together = max(1, 2**22 // rows.shape[1])
+    for start in range(0, count, together):
+        some = np.asarray(rows[start : min(start + together, count)])
         wrong = ((some == 1).sum(1) != 1) | ((some != 0).sum(1) != 1)  # [n]
         if wrong.any():
             index = start + int(wrong.argmax())

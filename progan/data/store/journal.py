@@ -3,11 +3,21 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.json_reader import parse_json
+from progan.support.plain_files import LIST_BYTES, read_plain
 
 JOURNAL = "journal.jsonl"
+
+
+class _Record(TypedDict):
+    """What was done of one job. bad: why it gave no image, name and reason; images: how many there are after it."""
+
+    bad: list[str] | None
+    counts: dict[str, int]
+    images: int
 
 
 class Journal:
@@ -42,15 +52,27 @@ class Journal:
         self._path.unlink()
 
     def _read(self) -> list[dict[str, Any]]:
-        *lines, _ = self._path.read_bytes().split(b"\n")  # what follows the last newline is torn
+        begin_again = f"delete {self._path.parent} to begin again"
         try:
-            identity, *records = [json.loads(line) for line in lines] or [None]
-        except ValueError as error:
-            raise DataError(f"{self._path}: is damaged ({error}); delete {self._path.parent} to begin again") from error
+            *lines, _ = read_plain(self._path, LIST_BYTES).split(b"\n")  # what follows the last newline is torn
+            identity = parse_json(lines[0], dict[str, Any]) if lines else None
+            records: list[dict[str, Any]] = [{**parse_json(line, _Record)} for line in lines[1:]]
+            _check_counts(records)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._path}: is damaged ({printable(error)}); {begin_again}") from error
         if identity is not None and identity != self._identity:
             differ = sorted(key for key in {*identity, *self._identity} if identity.get(key) != self._identity.get(key))
             raise DataError(
-                f"{self._path.parent}: was begun with another {' and '.join(differ)}; give the same command to go on, "
-                "or delete it to begin again"
+                f"{self._path.parent}: was begun with another {printable(' and '.join(differ))}; "
+                f"give the same command to go on, or {begin_again}"
             )
         return records
+
+
+def _check_counts(records: list[dict[str, Any]]) -> None:
+    """Raise ValueError unless each job gave one image, or is bad and gave none."""
+    images = 0
+    for number, record in enumerate(records, 1):
+        images += record["bad"] is None
+        if record["images"] != images or len(record["bad"] or "12") != 2:
+            raise ValueError(f"record {number} does not follow from those before")

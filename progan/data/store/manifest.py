@@ -12,6 +12,7 @@ from progan.support.plain_files import LIST_BYTES, read_plain
 FORMAT = "progan image pyramid"
 VERSION = 2
 MANIFEST = "dataset.json"
+MOST_CLASSES = 100_000  # more than any data set has
 AGAIN = "copy or create the data set again"
 
 
@@ -31,7 +32,7 @@ class _Manifest(TypedDict):
     source: dict[str, Any]
     hash: str
     files: list[_File]
-    attribution: NotRequired[dict[str, Any] | None]
+    attribution: NotRequired[dict[str, str] | None]
     command: NotRequired[str]
 
 
@@ -89,7 +90,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise DataError(f"{path}: not the manifest of a progan data set; create one with `progan data create`")
     if manifest.get("version") != VERSION:
         raise DataError(
-            f"{path}: format version {manifest.get('version')}, but this progan reads version {VERSION}; "
+            f"{path}: format version {printable(manifest.get('version'), 20)}, but this progan reads {VERSION}; "
             "update progan or create the data set again"
         )
     try:

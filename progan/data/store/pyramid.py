@@ -8,12 +8,13 @@ nothing is decoded and no worker process runs: the operating system's page cache
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 
 from progan.data.store.manifest import AGAIN, MANIFEST, images_name, layout, pyramid_resolutions, read_manifest
-from progan.support.errors import DataError
+from progan.support.errors import DataError, printable
+from progan.support.plain_files import check_plain, open_plain
 
 HEADER_BYTES = 128  # of every .npy file here: version 1.0, padded so that the count can be filled in at the end
 
@@ -48,7 +49,7 @@ class ImagePyramid:
     None without labels; `hash` names the content (not the place or the time); `manifest` is `dataset.json`.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], images: dict[int, np.ndarray], labels: np.ndarray | None):
+    def __init__(self, path: Path, manifest: dict[str, Any], images: dict[int, "_Rows"], labels: "_Rows | None"):
         self.path = path
         self.manifest = manifest
         self.count: int = manifest["count"]
@@ -57,7 +58,7 @@ class ImagePyramid:
         self.resolutions: list[int] = sorted(images)
         self.label_names: list[str] | None = manifest["label_names"]
         self.hash: str = manifest["hash"]
-        self._images: dict[int, np.ndarray] = images
+        self._images = images
         self._labels = labels
 
     @classmethod
@@ -70,10 +71,10 @@ class ImagePyramid:
         root = Path(path)
         manifest = read_manifest(root)
         files = {entry["name"]: entry for entry in manifest["files"]}
-        arrays = {name: _map_array(root / name, files[name]) for name in layout(manifest)}
-        images = {r: arrays[images_name(r)] for r in pyramid_resolutions(manifest["resolution"])}
-        labels = arrays.get("labels.npy")
-        if labels is not None and not 0 <= labels.min() <= labels.max() < len(manifest["label_names"]):
+        rows = {name: _Rows(root / name, files[name]) for name in layout(manifest)}
+        images = {r: rows[images_name(r)] for r in pyramid_resolutions(manifest["resolution"])}
+        labels = rows.get("labels.npy")
+        if labels is not None and not 0 <= labels.all.min() <= labels.all.max() < len(manifest["label_names"]):
             raise DataError(f"{root / 'labels.npy'}: a label is outside 0..{len(manifest['label_names']) - 1}; {AGAIN}")
         return cls(root, manifest, images, labels)
 
@@ -93,30 +94,36 @@ class ImagePyramid:
         return len(self.label_names or ())
 
     def read(self, indices: np.ndarray, resolution: int) -> np.ndarray:
-        """Copy the images `indices` (int64 [n], 0 <= index < count) at `resolution`: uint8 [n, C, r, r]."""
+        """Copy the images `indices` (int64 [n], 0 <= index < count) at `resolution`: uint8 [n, C, r, r].
+
+        Raises DataError when the data set has no such resolution, or its file was changed since it was opened.
+        """
         if resolution not in self._images:
             raise DataError(f"{self.path}: has no resolution {resolution}; it holds {self.resolutions}")
-        images: np.ndarray = self._images[resolution][np.asarray(indices)]
-        return images
+        return self._images[resolution].read(indices)
+
+    def stamp(self, resolution: int) -> tuple[int, int]:
+        """Bytes and time of change (ns) that the file of this resolution had when it was opened."""
+        return self._images[resolution].stamp
 
     def read_labels(self, indices: np.ndarray) -> np.ndarray:
         """One-hot labels of the images `indices` (int64 [n]): float32 [n, label_dim]."""
         if self._labels is None:
             return np.zeros((len(indices), 0), np.float32)
         one_hot = np.zeros((len(indices), self.label_dim), np.float32)
-        one_hot[np.arange(len(indices)), self._labels[np.asarray(indices)]] = 1
+        one_hot[np.arange(len(indices)), self._labels.read(indices)] = 1
         return one_hot
 
     def label_counts(self) -> list[int]:
         """How many images each label has, in the order of `label_names`."""
-        return [] if self._labels is None else np.bincount(self._labels, minlength=self.label_dim).tolist()
+        return [] if self._labels is None else np.bincount(self._labels.all, minlength=self.label_dim).tolist()
 
     def verify(self) -> None:
         """Read every byte and compare with the checksums; raises DataError naming the first file that differs."""
         for entry in self.manifest["files"]:
             path = self.path / entry["name"]
             digest = hashlib.sha256()
-            for row in _map_array(path, entry):
+            for row in _Rows(path, entry).all:
                 digest.update(row_digest(row))
             if digest.hexdigest() != entry["rows_sha256"]:
                 raise DataError(f"{path}: its content is not what was written (sha256 differs); {AGAIN}")
@@ -132,19 +139,62 @@ def row_bytes(row: np.ndarray) -> memoryview:
     return np.ascontiguousarray(row).data.cast("B")
 
 
-def _map_array(path: Path, entry: dict[str, Any]) -> np.ndarray:
-    """Map one file, once its size and header are what the manifest says."""
+def map_npy(path: Path) -> np.ndarray:
+    """Map a .npy file into memory. Raises OSError where there is no plain file, and ValueError for a damaged one."""
+    check_plain(path)
     try:
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise DataError(f"{path}: {size:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
-        array = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        raise DataError(f"{path}: {reason}; {AGAIN}") from error
-    if array.dtype.name != entry["dtype"] or list(array.shape) != entry["shape"]:
-        raise DataError(
-            f"{path}: {array.dtype.name} {list(array.shape)}, but {MANIFEST} says {entry['dtype']} "
-            f"{entry['shape']}; {AGAIN}"
-        )
-    return array
+        return np.lib.format.open_memmap(path, mode="r")
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"it is no whole .npy file: {printable(error)}") from error
+
+
+class _Rows:
+    """The rows of one file, mapped into memory, and read only as long as nobody writes to it.
+
+    entry: what the manifest says of it. all: the array. The file stays open, so that a folder may be moved meanwhile.
+    Raises DataError when size or header are not what the manifest says.
+    """
+
+    def __init__(self, path: Path, entry: dict[str, Any]):
+        self.path = path
+        try:
+            self._file = open_plain(path)
+            self.stamp = self._stamp()
+            if self.stamp[0] != entry["bytes"]:
+                raise DataError(f"{path}: {self.stamp[0]:,} bytes, but {MANIFEST} says {entry['bytes']:,}; {AGAIN}")
+            shape, dtype = _npy_header(self._file)
+            if dtype.name != entry["dtype"] or list(shape) != entry["shape"]:
+                told = f"{entry['dtype']} {entry['shape']}"
+                raise DataError(f"{path}: {dtype.name} {list(shape)}, but {MANIFEST} says {told}; {AGAIN}")
+            self.all = np.asarray(np.memmap(self._file, dtype, "r", self._file.tell(), shape))
+        except (OSError, ValueError) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({printable(error)})"
+            raise DataError(f"{path}: {reason}; {AGAIN}") from error
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Copy rows (int64 [n]); raises DataError when the file was written to since it was opened."""
+        self._check()  # before, for pages behind the end of a file end the process
+        rows: np.ndarray = self.all[np.asarray(indices)]
+        self._check()
+        return rows
+
+    def _check(self) -> None:
+        if self._stamp() != self.stamp:
+            raise DataError(f"{self.path}: was changed while it was in use; {AGAIN}")
+
+    def _stamp(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a .npy file, which is then at its first byte of data. Raises ValueError for a damaged one."""
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("of another version than 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # a damaged header raises almost anything
+        raise ValueError(f"it is no whole .npy file: {printable(error)}") from error
+    return shape, dtype

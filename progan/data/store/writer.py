@@ -1,8 +1,6 @@
 """Write a data set whole or not at all."""
 
 import os
-import secrets
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,6 +10,7 @@ import numpy as np
 from progan.data.source import Levels
 from progan.data.store.journal import JOURNAL, Journal
 from progan.data.store.manifest import FORMAT, MANIFEST, VERSION, dataset_hash, images_name, layout, pyramid_resolutions
+from progan.data.store.partial import Partial, remove
 from progan.data.store.row_files import GrowingArray, RowFiles, disk_errors
 from progan.support.errors import DataError
 from progan.support.files import sync_folder, write_json
@@ -28,7 +27,7 @@ class PyramidWriter:
     `<out>.partial`, and the next writer of the same identity goes on: `records` are those that `note` was given.
 
     Raises DataError for a resolution that is no power of two, an `out` that holds files, a full or read-only disk,
-    a block that ends without a single image, and a kept folder of another identity.
+    a block that ends without a single image, and a kept folder of another identity or that another process is at.
     """
 
     def __init__(
@@ -52,9 +51,14 @@ class PyramidWriter:
         self._facts: dict[str, Any] = {"channels": channels, "resolution": resolution, "label_names": label_names}
         self._credits = {"attribution": attribution, "command": command}
         self._resolutions = pyramid_resolutions(resolution)
-        suffix = "" if self.keep else f"-{secrets.token_hex(4)}"
-        self.folder = self.out.with_name(f"{self.out.name}.partial{suffix}")
+        self._partial: Partial | None = None
         self._files: dict[str, GrowingArray] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where the data set grows, inside the block."""
+        assert self._partial is not None
+        return self._partial.path
 
     @property
     def records(self) -> list[dict[str, Any]]:
@@ -69,7 +73,7 @@ class PyramidWriter:
         try:
             with disk_errors(self.out):
                 self.out.parent.mkdir(parents=True, exist_ok=True)
-                self.folder.mkdir(exist_ok=self.keep)
+                self._partial = Partial(self.out, kept=self.keep)
                 if self._identity is not None:
                     self._journal = Journal(self.folder, self._identity)
                 for name, (dtype, shape) in layout({**self._facts, "count": 0}).items():
@@ -168,5 +172,8 @@ class PyramidWriter:
     def _discard(self) -> None:
         for file in self._files.values():
             file.close()
+        if self._partial is None:
+            return
         if not self.keep or not (self.folder / JOURNAL).exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove(self.folder)
+        self._partial.close()

@@ -17,7 +17,8 @@ export function make(tag, attributes = {}, ...children) {
 export function slider({label, words, onInput, origin, ...attributes}) {
   const input = make("input", {type: "range", ...attributes, input: () => moved()});
   const value = make("output");
-  const element = make("label", {class: "slider"}, make("span", {}, label), value, input);
+  // A label names the first of its children that can have one, and an output can.
+  const element = make("label", {class: "slider"}, make("span", {}, label), input, value);
 
   function show() {
     const [from, to] = [origin ?? input.min, input.value].map(share).sort((a, b) => a - b);

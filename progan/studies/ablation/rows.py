@@ -8,7 +8,7 @@ from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, Sche
 from progan.presets import WHOLE_BATCH
 from progan.studies.rows import Overrides, Row, Scale, lr
 from progan.support.config_io import split_names
-from progan.support.errors import ConfigError
+from progan.support.errors import ConfigError, printable
 from progan.support.json_reader import read_json
 from progan.support.plain_files import CONFIG_BYTES
 
@@ -146,7 +146,7 @@ def read_rows(path: Path) -> list[Row]:
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f'{path}: not a list of rows such as {{"name": "x", "base": "g", "title": "g, no drift",'
-            f' "overrides": {{"loss.drift": 0.0}}}} ({error})'
+            f' "overrides": {{"loss.drift": 0.0}}}} ({printable(error)})'
         ) from None
     names = [row.name for row in (*ROWS, *rows)]
     for row in rows:

@@ -1,7 +1,5 @@
 """The ablation study: trains rows of Table 1, measures them, and collects what the report shows (section 6.1)."""
 
-import json
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +13,7 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
+from progan.run.folder import read_config
 from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES, chosen_rows
@@ -22,10 +21,9 @@ from progan.studies.ablation.time_to_quality import mean_curve, write_curves
 from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Row, row_config
 from progan.studies.runner import Experiment, run_experiments
-from progan.support.device import Precision, pick_device
+from progan.support.device import Precision, pick_device, processor
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
-from progan.support.workers import cores
 from progan.weights import load_network
 
 
@@ -124,7 +122,7 @@ class Study:
             "resolution": SCALES[self.scale].config.g.resolution,
             "data": described(self.data),
             "reals": described(self.reals),
-            "machine": f"{cores()} cores, {processor()}",
+            "machine": processor(),
             "device": str(pick_device(self.device)),
             "precision": self.precision,
             "torch": torch.__version__.split("+")[0],
@@ -206,8 +204,8 @@ class CurveMeasure(_Measure):
     snapshot_nimg: int
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
-        config = json.loads(folder.config.read_text())["config"]
-        meter = self.meter("swd", config["g"]["resolution"])
+        config, _ = read_config(folder, "it was there before")
+        meter = self.meter("swd", config.g.resolution)
         times = read_times(folder.timing)
         points = []
         for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
@@ -230,14 +228,3 @@ def described(path: Path) -> str:
     """A data set in words: 12,000 images of kind faces, and the first digits of its hash."""
     data = ImagePyramid.open(path)
     return f"{len(data):,} images ({data.manifest['source'].get('kind', 'unknown')}, {data.hash[:12]})"
-
-
-def processor() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -9,7 +9,6 @@ convolution per block in place of two, a D that ends in one dense layer and has 
 0.3 in G's activation. So the variants compare with each other, and with published figures only in their order.
 """
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from progan.studies.modes.report import markdown, modes_picture
 from progan.studies.rows import Row, Scale, lr, row_config
 from progan.studies.runner import Experiment, run_experiments
 from progan.studies.side_by_side import Block, side_by_side
+from progan.studies.tables import mean_and_std
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError
 from progan.support.files import write_json, write_text
@@ -214,6 +214,6 @@ def _line(variant: Row, divisor: int, records: Sequence[Mapping[str, Any]]) -> d
     line: dict[str, Any] = {"variant": variant.name, "title": variant.title, "divisor": divisor}
     for name in ("modes", "kl", "seconds"):
         values = [record[name] for record in records]
-        std = statistics.stdev(values) if len(values) > 1 else None
-        line[name] = {"mean": statistics.fmean(values), "std": std, "seeds": values}
+        mean, std = mean_and_std(values)
+        line[name] = {"mean": mean, "std": std, "seeds": values}
     return line | {"parameters": records[0]["parameters"]}

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import tarfile
 import zipfile
@@ -148,6 +149,38 @@ def test_an_archive_that_is_none(tmp_path, name):
     (tmp_path / name).write_bytes(b"<html>not found</html>" * 40)
     with pytest.raises(DataError, match="cannot be read as an archive"):
         make(tmp_path / name)
+
+
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="needs /proc")
+def test_a_link_to_the_system_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"")
+    for place in ("/proc", "/proc/self", "/sys", "/dev"):
+        (tmp_path / place.replace("/", "-")).symlink_to(place)
+    assert names_in(tmp_path) == ["one.png"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"b.png", b"b.pnf", "File name in directory 'b.pnf' and header b'b.png' differ"),  # no picture any more
+        (b"c/d.png", b".c/.png", "File name in directory '.c/.png' and header b'c/d.png' differ"),  # nor what is hidden
+        (
+            b"PK\x05\x06\0\0\0\0\3\0\3\0",
+            b"PK\x05\x06\0\0\0\0\4\0\4\0",
+            "its list of files has 3 entries, its end says 4",
+        ),
+    ],
+)
+def test_a_zip_whose_list_was_damaged_is_no_smaller_data_set(tmp_path, old, new, message):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as pack:
+        for name in ("a.png", "b.png", "c/d.png"):
+            pack.writestr(name, b"x")
+    assert len(list(open_tree(path).files())) == 3
+    start, _, end = path.read_bytes().rpartition(old)  # the last is that of the list
+    path.write_bytes(start + new + end)
+    with pytest.raises(DataError, match=re.escape(message)):
+        list(open_tree(path).files())
 
 
 def test_a_truncated_tar(tmp_path):

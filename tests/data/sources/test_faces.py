@@ -85,7 +85,9 @@ def test_the_manifest_names_the_artist_and_the_licence(tmp_path):
         ({"resolution": 2}, "too small"),
         ({"count": 0}, "at least 1"),
         ({"first_seed": -1}, "negative"),
-        ({"workers": 0}, "at least 1"),
+        ({"count": 10**20}, "100000000000000000000 images fit on no disk; ask for at most 1,000,000,000"),
+        ({"workers": 0}, "0 worker processes cannot work; ask for 1 to 1,024"),
+        ({"workers": 10**20}, "100000000000000000000 worker processes cannot work; ask for 1 to 1,024"),
     ],
 )
 def test_wrong_arguments(tmp_path, wrong, message):

@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import struct
@@ -400,3 +401,17 @@ def test_wrong_arguments(src, out, wrong, message):
     with pytest.raises(DataError, match=message):
         make(src, out, **wrong)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("scans", "side"), [(1, 2048), (600, 16), (600, 2048)])
+def test_a_jpeg_of_too_many_scans_is_not_decoded(tmp_path, scans, side):
+    file = io.BytesIO()
+    Image.new("L", (side, side), 100).save(file, "JPEG", progressive=True)
+    start, mark, last = file.getvalue().rpartition(b"\xff\xda")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(start + (mark + last[:-2]) * scans + last[-2:])
+    if scans * side**2 < 2**31:
+        assert (load_image(path, resolution=16) == 100).all()
+        return
+    with pytest.raises(BadImageError, match="its 605 scans of 2048x2048 pixels take too long to decode"):
+        load_image(path, resolution=16)

@@ -164,7 +164,11 @@ def no_arrays(file) -> None:
         (replaced("data12x12", shape=(24, 3, 12, 12), dtype="u1"), "images of 12x12, no power of two"),
         (
             replaced("data8x8", shape=(2**30, 3, 8, 8), dtype="u1", chunks=(2**24, 3, 8, 8)),
-            "pieces of more than 1 GiB",
+            "pieces of 3,221,225,472 bytes, too large to unpack",
+        ),
+        (
+            replaced("data8x8", shape=(10**6, 3, 8, 8), dtype="u1", chunks=(10**5, 3, 8, 8)),
+            "pieces of 19,200,000 bytes, too large to unpack",
         ),
         (
             replaced("data8x8", shape=(24, 3, 8, 8), dtype="u1", external=[("/etc/passwd", 0, 4608)]),
@@ -184,6 +188,22 @@ def test_files_that_are_no_such_data_set(src, out, spoil, message):
         make(src, out, on_bad="skip")
     assert str(caught.value).startswith(str(src))
     assert not out.exists()
+
+
+@pytest.mark.parametrize("chunks", [None, (1, 3, 8, 8)])
+def test_images_that_are_only_claimed_are_not_made(tmp_path, out, chunks):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data8x8", shape=(10**9, 3, 8, 8), dtype="u1", chunks=chunks)
+    with pytest.raises(DataError, match=r"x.h5: data8x8 says that it holds 1,000,000,000 images, but lacks some"):
+        Hdf5(src=tmp_path / "x.h5", out=out).open()
+
+
+@pytest.mark.parametrize("chunks", [None, (5, 1, 3, 4), (1, 3, 8, 8)])
+def test_any_layout_is_read(tmp_path, out, chunks):
+    pixels = ORIGINALS[:, :, :8, :8]
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("data8x8", data=pixels, chunks=chunks)
+    assert np.array_equal(images(make(tmp_path / "x.h5", out), 8), pixels)
 
 
 def test_an_interrupted_tool_left_nothing(tmp_path, out):

@@ -1,7 +1,7 @@
 import hashlib
 import io
 import pickle
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from progan.data.create import create
+from progan.data.formats.lmdb import read_tree, read_value, records
 from progan.data.source import BadImage, ImageStream, Made
-from progan.data.sources.lsun import Lsun, _keys, category_and_split
+from progan.data.sources.lsun import Lsun, category_and_split
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError
 
@@ -81,7 +82,7 @@ def test_records_come_by_key_with_the_pixels_of_a_slow_loop(src):
     sizes = [(40, 32), (32, 51), (33, 47), (70, 64), (64, 65), (32, 32), (90, 37)]
     pictures = [picture(*size, seed) for seed, size in enumerate(sizes)]
     records = write_lmdb(src, [encoded(image, lossless=True) for image in pictures])
-    assert [job for job, _ in source(src, resolution=32).open().jobs] == list(records)
+    assert [job.key for job, _ in source(src, resolution=32).open().jobs] == list(records)
     for value, made in zip(records.values(), results(source(src, resolution=32).open()), strict=True):
         image = np.asarray(Image.open(io.BytesIO(value)))
         height, width, _ = image.shape
@@ -148,7 +149,7 @@ def test_a_data_set_without_the_broken_ones(src):
 def test_only_the_first_images(src):
     records = write_lmdb(src, [encoded(picture(8, 8, seed)) for seed in range(5)])
     stream = source(src, resolution=8, images=3).open()
-    assert [job for job, _ in stream.jobs] == list(records)[:3]
+    assert [job.key for job, _ in stream.jobs] == list(records)[:3]
     assert stream.total == 3
     assert source(src, resolution=8, images=9).open().total == 5
 
@@ -217,19 +218,76 @@ def test_a_file_cut_short_is_told_instead_of_killing_the_process(src):
         source(src).open()
 
 
-def test_an_index_that_ends_early_is_told(src):
-    write_lmdb(src, [b"x", b"y"])
-    source(src).open()
-    with pytest.raises(DataError, match=r"its index is damaged \(it ends early\); unpack or download it again"):
-        list(_keys(str(src), 3))
+@pytest.mark.parametrize("count", [1, 3, 700, 20_000])
+def test_the_index_is_read_as_lmdb_reads_it(src, count):
+    """Trees of one leaf and of several levels, short values in the leaves and long ones on pages of their own."""
+    random = np.random.default_rng(count)
+    written = write_lmdb(src, [random.bytes(int(random.integers(1, 60))) for _ in range(count - 1)] + [bytes(9000)])
+    path = src / "data.mdb"
+    tree = read_tree(path)
+    assert tree.entries == count
+    found = list(records(path, tree))
+    assert [record.key for record in found] == list(written)
+    assert [read_value(path, record) for record in found] == list(written.values())
 
 
-def test_wrong_options(src, monkeypatch):
+def test_an_lmdb_that_was_changed_is_read_at_its_newest(src):
+    write_lmdb(src, [b"x" * 100] * 500)
+    for change in range(4):  # each leaves free pages behind and writes the other of the two states
+        with lmdb.open(str(src), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+            keys = list(transaction.cursor().iternext(values=False))
+            for key in keys[change::3]:
+                transaction.delete(key)
+            transaction.put(b"new%d" % change, bytes(5000))
+        with lmdb.open(str(src), readonly=True) as environment, environment.begin() as transaction:
+            kept = list(transaction.cursor())
+        path = src / "data.mdb"
+        found = list(records(path, read_tree(path)))
+        assert [(record.key, read_value(path, record)) for record in found] == kept
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "message"),
+    [
+        (16 + 72 + 32, 7, "its index is damaged (it does not hold 7 records)"),
+        (16 + 72 + 32, 5, "its index is damaged (it does not hold 5 records)"),
+        (16 + 72 + 40, 10**6, "its index is damaged (there is no page 1000000)"),
+        (16 + 72 + 40, 6, "its index is damaged (page 6 is no page of an index)"),
+    ],
+)
+def test_an_index_that_is_not_what_it_says_is_told(src, at, value, message):
+    write_lmdb(src, [bytes(9000)] * 6)
+    content = bytearray((src / "data.mdb").read_bytes())
+    for start in (0, 4096):  # both states
+        content[start + at : start + at + 8] = value.to_bytes(8, "little")
+    (src / "data.mdb").write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        create(source(src, resolution=8, workers=1), quiet=True)
+    assert not list(src.parent.glob("out*"))
+
+
+@pytest.mark.parametrize(
+    ("node", "leads_to", "message"),
+    [(1, "first child", "its keys are in no order"), (0, "root", "it leads in circles")],
+)
+def test_branches_that_lead_where_they_led_before_are_told(src, node, leads_to, message):
+    write_lmdb(src, [b"x" * 100] * 500)
+    path = src / "data.mdb"
+    content = bytearray(path.read_bytes())
+    root = read_tree(path).root * 4096
+    nodes = [int.from_bytes(content[at : at + 2], "little") for at in (root + 16, root + 18)]
+    number = (
+        content[root + nodes[0] : root + nodes[0] + 6] if leads_to == "first child" else bytes([root // 4096, *[0] * 5])
+    )
+    content[root + nodes[node] : root + nodes[node] + 6] = number
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        list(records(path, read_tree(path)))
+
+
+def test_wrong_options(src):
     write_lmdb(src, [b"x"])
     with pytest.raises(DataError, match="0 images make no data set"):
         source(src, images=0).open()
     with pytest.raises(DataError, match="48 is not a power of two"):
         source(src, resolution=48).open()
-    monkeypatch.setitem(sys.modules, "lmdb", None)
-    with pytest.raises(DataError, match=r'needs the package lmdb; run: pip install "progan\[sources\]"'):
-        source(src).open()

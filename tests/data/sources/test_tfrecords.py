@@ -181,7 +181,7 @@ def folder(src: Path) -> None:
         (zipped, r"r04.tfrecords: is compressed; unpack it with gunzip"),
         (emptied, r"r04.tfrecords: is empty"),
         (another, r"r04.tfrecords: is no TFRecord file"),
-        (folder, r"r04.tfrecords: cannot be read \(Is a directory\)"),
+        (folder, r"r04.tfrecords: cannot be read \(it is a folder, no plain file\)"),
     ],
 )
 def test_files_that_are_not_as_they_should_be(src, out, spoil, message):

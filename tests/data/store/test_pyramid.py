@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,50 @@ def test_reading_copies(tmp_path):
     data = write(tmp_path / "d", images(2))
     data.read(np.array([0]), 16)[:] = 7
     assert np.array_equal(data.read(np.array([0]), 16), images(2)[:1])
+
+
+CHANGES = {
+    "overwritten": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"7"),
+    "cut": lambda path: truncate(path),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"7"),
+}
+
+
+@pytest.mark.parametrize("name", ["images-16x16.npy", "labels.npy"])
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_file_that_is_changed_while_it_is_in_use_is_not_read(tmp_path, how, name):
+    data = write(tmp_path / "d", images(3), [0, 1, 1], ["a", "b"])
+    os.utime(data.path / name, ns=(0, 0))  # or all of this may happen in one tick of the disk's clock
+    data = ImagePyramid.open(data.path)
+    read = data.read_labels if name == "labels.npy" else partial(data.read, resolution=16)
+    read(np.array([2]))
+    CHANGES[how](data.path / name)
+    with pytest.raises(DataError, match=f"{name}: was changed while it was in use"):
+        read(np.array([2]))
+    data.read(np.array([2]), 8)  # the others are what they were
+
+
+def test_a_file_that_is_changed_while_it_is_copied_is_seen(tmp_path, monkeypatch):
+    data = write(tmp_path / "d", images(3))
+    path = data.path / "images-16x16.npy"
+    os.utime(path, ns=(0, 0))
+    data = ImagePyramid.open(data.path)
+
+    def indices():
+        os.utime(path)
+        return np.array([0])
+
+    monkeypatch.setattr(np, "asarray", lambda value: value())
+    with pytest.raises(DataError, match="was changed while it was in use"):
+        data.read(indices, 16)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+def test_a_data_set_that_is_moved_or_replaced_is_read_on(tmp_path):
+    data = write(tmp_path / "d", images(3))
+    (tmp_path / "d").rename(tmp_path / "moved")
+    write(tmp_path / "d", images(3)[::-1])
+    assert np.array_equal(data.read(np.arange(3), 16), images(3))
 
 
 def test_without_labels(tmp_path):
