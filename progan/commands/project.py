@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from progan.sampling.project import Projection
 
 MOST = 100_000  # starts or steps
+MOST_PIXELS = 2**29  # of project.png
+SHOWN = 128  # pixels to which a smaller image is enlarged in it
 KINDS = ("-picture.png", "-reconstruction.png", "-difference.png", ".npz")
 LONGEST_NAME = 40  # letters of a picture's name that are kept: a file's name holds 255 bytes, a letter up to 4
 REFERENCES = 8  # generated images, and training images, beside whose distances those of the pictures are shown
@@ -29,9 +31,9 @@ REFERENCES = 8  # generated images, and training images, beside whose distances 
 class Project:
     """Find the latent whose image comes nearest to a picture: what of it this generator can draw.
 
-    From the best of many random latents it descends, coarse to fine, in the stages in which the network grew. An image
-    of this generator is found again. A picture like the training images comes out similar, seldom the same; one of
-    anything else ends in the nearest thing that the generator can draw, which may be far off.
+    From the best of many random latents it descends, coarse to fine, through the resolutions of the network's growth.
+    An image of this generator is found again. A picture like the training images comes out similar, seldom the same;
+    one of anything else ends in the nearest thing that the generator can draw, which may be far off.
 
     Writes, for each picture, NAME-picture.png (the centre, as the network sees it), NAME-reconstruction.png,
     NAME-difference.png (black where they agree) and NAME.npz, the latent for progan video --latents; project.png, a row
@@ -40,7 +42,7 @@ class Project:
     """
 
     source: Positional[Path]
-    """Run folder, or a .safetensors file; it is taken as far as it has grown."""
+    """Run folder, a .safetensors file, or hf://OWNER/NAME; it is taken as far as it has grown."""
     images: Positional[tuple[Path, ...]]
     """Pictures of any format and size; the largest centred square of each is taken."""
     out: Path
@@ -52,7 +54,7 @@ class Project:
     starts: int = 1024
     """Random latents to begin with the best of."""
     steps: int = 300
-    """Of the descent at full size; each stage before takes an eighth."""
+    """Of the descent at full size; a quarter more come before, coarse to fine."""
     seed: int = 0
     """Of the random latents, and of the images beside which distances are shown."""
     device: str = "auto"
@@ -68,6 +70,7 @@ class Project:
         from progan.sampling.project import project
         from progan.support.device import pick_device
         from progan.support.files import check_free, make_folder
+        from progan.support.malloc import keep_freed_memory
         from progan.support.progress import duration, progress_bar
 
         start = time.monotonic()
@@ -79,14 +82,18 @@ class Project:
         g, stage = load_generator(self.source)
         self._check_network(g)
         names = _names(self.images)
+        if 3 * len(names) * max(SHOWN, stage["resolution"]) ** 2 > MOST_PIXELS:
+            raise ConfigError(f"IMAGES: project.png has no room for {len(names):,}; give fewer at a time")
         if not self.overwrite:
             files = ["config.json", "study.json", "dataset.json", "project.png", "project.json"]
-            check_free(
-                "--out", *(self.out / file for file in files + [name + kind for name in names for kind in KINDS])
-            )
+            files += [name + kind for name in names for kind in KINDS]
+            check_free("--out", *(self.out / file for file in files))
         data = None if self.data is None else ImagePyramid.open(self.data)
         pictures = np.stack([_read(path, stage["resolution"], g.config.channels) for path in self.images])
-        g.to(pick_device(self.device))
+        device = pick_device(self.device)
+        if device.type == "cpu":
+            keep_freed_memory()
+        g.to(device)
         groups = {"picture": pictures, **self._references(g, stage, data)}
         make_folder("--out", self.out)
         with progress_bar("projecting", "{task.percentage:.0f}%") as bar:
@@ -101,35 +108,37 @@ class Project:
                 seed=self.seed,
                 progress=lambda share: bar.advance(task, share),
             )
-        kinds = [kind for kind, images in groups.items() for _ in images]
-        labels = found.classes.tolist() if g.config.label_dim else [None] * len(kinds)
+        labels = found.classes.tolist() if g.config.label_dim else [None] * len(found.distances)
         _write(self.out, names, pictures, found, labels)
+        kinds = [kind for kind, images in groups.items() for _ in images]
         rows = [
-            {"image": name, "kind": kind, "class": label, "distance": end, "start_distance": begin}
-            for name, kind, label, end, begin in zip(
-                [*names, *[""] * (len(kinds) - len(names))],
-                kinds,
-                labels,
-                found.distances.tolist(),
-                found.start_distances.tolist(),
-                strict=True,
-            )
+            {
+                "image": names[i] if i < len(names) else "",
+                "kind": kind,
+                "class": labels[i],
+                "distance": float(found.distances[i]),
+                "start_distance": float(found.start_distances[i]),
+            }
+            for i, kind in enumerate(kinds)
         ]
         write_json(self.out / "project.json", rows)
         say(_table(rows))
-        took = duration(time.monotonic() - start)
-        say(f"root mean squares of 255; {took}; written to {self.out}, project.png shows all")
+        say(
+            f"root mean squares of 255; {duration(time.monotonic() - start)}; written to {self.out}, all in project.png"
+        )
 
     def _check_network(self, g: "Generator") -> None:
+        """Raise ConfigError for a network that draws no pictures, and for a class that it does not have."""
         classes = g.config.label_dim
         if g.config.channels not in (1, 3):
-            raise ConfigError(f"{self.source}: images of {g.config.channels} channels have no pictures; use 1 or 3")
+            raise ConfigError(
+                f"{self.source}: makes images of {g.config.channels} channels; give a network of gray or RGB images"
+            )
         if self.label is not None and not classes:
             raise ConfigError("--label: this network has no labels; leave the option out")
         if self.label is not None and not 0 <= self.label < classes:
-            raise ConfigError(
-                f"--label: {printable(self.label, 30)} is not a class of this network; use 0 to {classes - 1}"
-            )
+            label = printable(self.label, 30)
+            raise ConfigError(f"--label: {label} is not a class of this network; use 0 to {classes - 1}")
 
     def _references(
         self, g: "Generator", stage: dict[str, Any], data: "ImagePyramid | None"
@@ -154,14 +163,14 @@ class Project:
 
 def _names(paths: tuple[Path, ...]) -> list[str]:
     """What the files of each picture begin with: its own name, numbered where two have the same."""
-    names: list[str] = []
+    names: dict[str, str] = {}  # by what a file system that knows no capitals makes of them
     for path in paths:
         name, count = path.stem[:LONGEST_NAME], 1
-        while name.casefold() in map(str.casefold, names):
+        while name.casefold() in names:
             count += 1
             name = f"{path.stem[:LONGEST_NAME]}-{count}"
-        names.append(name)
-    return names
+        names[name.casefold()] = name
+    return [*names.values()]
 
 
 def _read(path: Path, resolution: int, channels: int) -> "np.ndarray":
@@ -190,7 +199,7 @@ def _write(out: Path, names: list[str], pictures: "np.ndarray", found: "Projecti
         for kind, image in zip(KINDS, row, strict=False):
             write_png(out / f"{name}{kind}", to_pil(image))
         save_latent(out / f"{name}.npz", z, label)
-    scale = max(1, 128 // pictures.shape[-1])
+    scale = max(1, SHOWN // pictures.shape[-1])
     write_png(out / "project.png", make_grid(rows.reshape(-1, *rows.shape[2:]), 3, len(rows), scale))
 
 

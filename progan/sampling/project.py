@@ -77,14 +77,10 @@ def project(
     nearest = sample(g, z[:, 0], one_hot(classes[:, 0].tolist(), label_dim), **how)
     stages = plan(how["resolution"], steps, z.shape[1])
     work = len(pictures) * sum(stage.kept * (stage.steps + 1) for stage in stages)
-    values = sum(r * r * g.config.fmaps_at(r) for r in g.config.resolutions if r <= how["resolution"])
-    found = []
-    for some in torch.arange(len(pictures)).split(max(1, VALUES_AT_ONCE // (values * z.shape[1]))):
-        best = z[some].to(device), classes[some]
-        for stage in stages:
-            best = _descend(g, how, stage, targets[some.to(device)], *best, lambda done: progress(done / work))
-        found.append((best[0][:, 0].cpu(), best[1][:, 0]))
-    z, classes = (torch.cat(parts) for parts in zip(*found, strict=True))
+    z = z.to(device)
+    for stage in stages:
+        z, classes = _descend(g, how, stage, targets, z, classes, lambda done: progress(done / work))
+    z, classes = z[:, 0].cpu(), classes[:, 0]
     images = sample(g, z, one_hot(classes.tolist(), label_dim), **how)
     return Projection(z, classes, images, distance(images, pictures), distance(nearest, pictures))
 
@@ -118,21 +114,23 @@ def mismatch(images: Tensor, targets: Tensor, resolution: int) -> Tensor:
     return total
 
 
-def minimise(loss: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
-    """Go down from every row of x, [N, D], by L-BFGS, each on its own: `steps` evaluations of loss and gradient.
+def minimise(evaluate: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Go down from every row of x, [N, D], by L-BFGS, each on its own; `steps` and one evaluations.
 
-    loss: [N, D] -> [N]. A step that does not lower a row's loss is not taken, and shortened the next time.
+    evaluate: gives the loss of each row, [N], and its gradient, [N, D]. A step that does not lower a row's loss is not
+    taken, and is shorter the next time. Returns the rows and their losses.
     """
-    value, grad = _evaluate(loss, x)
+    loss, grad = evaluate(x)
     pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=MEMORY)
     scale = 0.1 * _norm(x) / _norm(grad).clamp_min(1e-20)
-    direction, share = -scale * grad, torch.ones_like(value)
+    direction, share = -scale * grad, torch.ones_like(scale)
     for _ in range(steps):
         share = torch.minimum(share, LONGEST_STEP * _norm(x) / _norm(direction).clamp_min(1e-20))
         step = share * direction
         slope = _dot(direction, grad)
-        new_value, new_grad = _evaluate(loss, x + step)
-        taken = new_value <= value + 1e-4 * share * slope
+        new_loss, new_grad = evaluate(x + step)
+        rise = (new_loss - loss)[:, None]
+        taken = rise <= 1e-4 * share * slope
         change = new_grad - grad
         curve = _dot(step, change)
         usable = taken & (curve > 1e-10 * _dot(change, change))
@@ -140,14 +138,14 @@ def minimise(loss: Callable[[Tensor], Tensor], x: Tensor, steps: int) -> Tensor:
         pairs.append((torch.where(usable, step, 0.0), torch.where(usable, change, 0.0), inverse))
         scale = torch.where(usable, curve / _dot(change, change).clamp_min(1e-30), scale)
         # Where the step was too long, to the bottom of the parabola through what is known.
-        bottom = -slope * share**2 / (2 * (new_value - value - share * slope))
+        bottom = -slope * share**2 / (2 * (rise - share * slope))
         shorter = torch.maximum(torch.minimum(bottom.nan_to_num(0.0), 0.5 * share), 0.1 * share)
         x = torch.where(taken, x + step, x)
-        value = torch.where(taken, new_value, value)
+        loss = torch.where(taken[:, 0], new_loss, loss)
         grad = torch.where(taken, new_grad, grad)
         direction = torch.where(taken, -_newton(grad, pairs, scale), direction)
         share = torch.where(taken, 1.0, shorter)
-    return x
+    return x, loss
 
 
 @torch.no_grad()
@@ -173,29 +171,27 @@ def _descend(
     classes: Tensor,
     progress: Callable[[int], object],
 ) -> tuple[Tensor, Tensor]:
-    """The best of the latents [N, kept, z_dim] with their classes [N, kept], and down from there; the same of those."""
+    """Down from the first of the latents [N, M, z_dim] and classes [N, M]; of those `stage.kept`, the best is first."""
+    z, classes = z[:, : stage.kept], classes[:, : stage.kept]
+    values = sum(r * r * g.config.fmaps_at(r) for r in g.config.resolutions if r <= how["resolution"])
+    batch = max(1, VALUES_AT_ONCE // values)
 
-    def losses(rows: Tensor) -> Tensor:
-        y = one_hot(classes.flatten().tolist(), g.config.label_dim)
-        images = g(rows, None if y is None else y.to(rows.device), **how)
-        if rows.requires_grad:
-            progress(len(rows))
-        return mismatch(images, targets.repeat_interleave(len(rows) // len(targets), dim=0), stage.resolution)
+    def evaluate(rows: Tensor) -> tuple[Tensor, Tensor]:
+        found = []
+        for some in torch.arange(len(rows)).split(batch):
+            x = rows[some].requires_grad_(True)
+            y = one_hot(classes.flatten()[some].tolist(), g.config.label_dim)
+            images = g(x, None if y is None else y.to(x.device), **how)
+            losses = mismatch(images, targets[some // stage.kept], stage.resolution)
+            found.append((losses.detach(), *torch.autograd.grad(losses.sum(), x)))
+            progress(len(x))
+        losses, grads = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return losses, grads
 
-    if z.shape[1] > stage.kept:
-        with torch.no_grad():
-            now = losses(z.flatten(0, 1)).view(z.shape[:2])
-        best = now.topk(stage.kept, largest=False).indices  # [N, kept]
-        z, classes = z.gather(1, best[..., None].expand(-1, -1, z.shape[2])), classes.gather(1, best.cpu())
-    return minimise(losses, z.flatten(0, 1), stage.steps).view(z.shape), classes
-
-
-def _evaluate(loss: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of each row, [N, 1], and its gradient, [N, D]."""
-    x = x.detach().requires_grad_(True)
-    value = loss(x)
-    (grad,) = torch.autograd.grad(value.sum(), x)
-    return value.detach()[:, None], grad
+    rows, losses = minimise(evaluate, z.flatten(0, 1), stage.steps)
+    order = losses.view(z.shape[:2]).argsort(dim=1)  # [N, kept]
+    z = rows.view(z.shape).gather(1, order[..., None].expand(z.shape))
+    return z, classes.gather(1, order.cpu())
 
 
 def _newton(grad: Tensor, pairs: deque[tuple[Tensor, Tensor, Tensor]], scale: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """A seed is an image: the same one whatever the batch, in a file of its name."""
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,17 @@ from PIL import Image
 from progan.config import GeneratorConfig
 from progan.images import nearest_up
 from progan.networks import Generator
-from progan.sampling.images import load_generator, one_hot, sample, sample_batches, seed_latents, write_images
-from progan.support.errors import ConfigError, RunError
+from progan.sampling.images import (
+    load_generator,
+    one_hot,
+    read_latent,
+    sample,
+    sample_batches,
+    save_latent,
+    seed_latents,
+    write_images,
+)
+from progan.support.errors import ConfigError, DataError, RunError
 from progan.weights import save_network
 
 
@@ -208,3 +219,55 @@ def test_a_source_without_a_generator_is_named(tmp_path: Path, make: Any, senten
     with pytest.raises(RunError, match=f"source: {sentence}"):
         write_images(make(tmp_path / "source"), tmp_path / "out", [0], device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("label", "classes"), [(None, 0), (0, 3), (2, 3)])
+def test_a_latent_in_a_file(label: int | None, classes: int, tmp_path: Path) -> None:
+    z = seed_latents([4], 16)[0]
+    save_latent(tmp_path / "a.npz", z, label)
+    found, of = read_latent(tmp_path / "a.npz", GeneratorConfig(resolution=8, latent_dim=16, label_dim=classes))
+    assert torch.equal(found, z)
+    assert of == label
+    assert (tmp_path / "a.npz").stat().st_size < 4000
+
+
+def npz(**arrays: Any) -> bytes:
+    memory = io.BytesIO()
+    np.savez(memory, **arrays)
+    return memory.getvalue()
+
+
+def bomb() -> bytes:
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("z.npy", npz(z=np.zeros(2**20, np.float32)))
+    return memory.getvalue()
+
+
+Z, LABEL = np.zeros(16, np.float32), np.array(1)
+DAMAGED = "cannot be read as a latent"
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", DAMAGED),
+        (b"hello", DAMAGED),
+        (npz(z=Z), DAMAGED),
+        (npz(z=np.array([None] * 16), label=LABEL), "Object arrays cannot be loaded"),  # a pickle could run anything
+        (npz(z=Z.astype(complex), label=LABEL), "it holds no float32 z and no label"),
+        (npz(z=Z[None], label=LABEL), "it holds no float32 z and no label"),
+        (npz(z=np.full(16, np.nan, np.float32), label=LABEL), "it holds no float32 z and no label"),
+        (npz(z=Z, label=np.array("a")), "it holds no float32 z and no label"),
+        (npz(z=Z, label=np.array([1])), "it holds no float32 z and no label"),
+        (bytes(2**20 + 1), "it has more than 1,048,576 bytes"),
+        (bomb(), "it unpacks to more than a latent has"),
+        (npz(z=Z[1:], label=LABEL), "a latent of 15 numbers and class 1 is another network's, for this one takes 16"),
+        (npz(z=Z, label=np.array(3)), "class 3 is another network's, for this one takes 16 and 0 to 2; project the"),
+        (npz(z=Z, label=np.array(-1)), "class -1 is another network's"),
+    ],
+)
+def test_a_file_that_holds_no_latent_of_this_network(content: bytes, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=sentence):
+        read_latent(tmp_path / "a.npz", GeneratorConfig(resolution=8, latent_dim=16, label_dim=3))

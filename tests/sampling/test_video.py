@@ -9,6 +9,7 @@ from PIL import Image, ImageSequence
 from progan.cli import main
 from progan.config import GeneratorConfig
 from progan.networks import Generator
+from progan.sampling.images import load_generator, sample, save_latent, seed_latents
 from progan.sampling.video import write_video
 from progan.support.errors import ConfigError
 from progan.weights import save_network
@@ -116,6 +117,19 @@ def test_the_command_makes_a_walk(run: Path, tmp_path: Path, capsys: pytest.Capt
         assert (opened.size, opened.n_frames) == ((32, 16), 6)
 
 
+def test_the_command_walks_between_latents(run: Path, tmp_path: Path) -> None:
+    z = seed_latents([3, 7], 16)
+    for name, point in zip("ab", z, strict=True):
+        save_latent(tmp_path / f"{name}.npz", point, None)
+    out, latents = tmp_path / "w.gif", f"{tmp_path / 'a.npz'},{tmp_path / 'b.npz'}"
+    flags = ["--seconds", "1", "--fps", "4", "--pixels", "8"]
+    assert main(["video", str(run), "--out", str(out), "--latents", latents, *flags]) == 0
+    wanted = sample(load_generator(run)[0], z).transpose(0, 2, 3, 1).astype(int)
+    with Image.open(out) as opened:
+        shown = [np.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
+    assert np.abs(np.stack(shown)[[0, 2]] - wanted).mean() < 3  # of the GIF's colours
+
+
 def test_the_command_shows_how_a_run_grew(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "w.gif"
     assert main(["video", str(run), "--growth", "--out", str(out), "--seconds", "1", "--fps", "4"]) == 0
@@ -138,6 +152,10 @@ def test_the_command_shows_how_a_run_grew(run: Path, tmp_path: Path) -> None:
         (["--grid", "2by2"], "--grid: '2by2' is not COLUMNSxROWS"),
         (["--seeds", "3"], "--seeds: a round trip needs at least two images"),
         (["--growth", "--seeds", "3,4"], "--growth, --seeds: the run's own pictures have no seeds"),
+        (["--latents", "a.npz", "--seeds", "3,4"], "--latents, --seeds, --growth: a video shows one of them"),
+        (["--latents", "a.npz", "--growth"], "--latents, --seeds, --growth: a video shows one of them"),
+        (["--latents", "no.npz,b.npz"], "no.npz: cannot be read as a latent (No such file or directory)"),
+        (["--latents", ""], "cannot be read as a latent (it is a folder, no plain file)"),
         (["--out", "x.mov"], "--out: x.mov is no video"),
         (["--resolution", "64"], "resolution: 64 is not one of 4, 8"),
     ],

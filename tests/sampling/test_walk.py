@@ -78,6 +78,13 @@ def test_the_pictures_of_a_round_trip_are_the_images_of_its_seeds() -> None:
         assert np.abs(pictures[frame, :, 8:] - images[right]).max() <= 1
 
 
+def test_a_round_trip_through_latents_with_their_classes() -> None:
+    g, points = generator(label_dim=3), seed_latents([4, 2, 8], 16)
+    pictures = frames_of(g, points=(points, [0, 2, 2]))
+    wanted = sample(g, points, torch.eye(3)[[0, 2, 2]]).transpose(0, 2, 3, 1).astype(int)
+    assert np.abs(pictures[[0, 4, 8]] - wanted).max() <= 1
+
+
 def test_labels_go_along() -> None:
     g = generator(label_dim=3)
     pictures = frames_of(g, seeds=[4, 2])
@@ -107,6 +114,8 @@ def test_a_stage_of_the_growth_can_be_shown() -> None:
 def test_a_round_trip_needs_two_images() -> None:
     with pytest.raises(ConfigError, match="--seeds: a round trip needs at least two images"):
         frames_of(generator(), seeds=[3])
+    with pytest.raises(ConfigError, match=r"--latents: a round trip needs at least two images, such as a.npz,b.npz"):
+        frames_of(generator(), points=(seed_latents([3], 16), [0]))
 
 
 def test_growth_shows_each_picture_equally_long(tmp_path: Path) -> None:
