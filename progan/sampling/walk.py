@@ -39,13 +39,24 @@ def round_trip(points: Tensor, frames: int, start: int = 0) -> Tensor:
 
     points: [K, dim], K >= 2; start: the point to begin with. Between two points the norm changes evenly too.
     """
-    leg, share = _legs(len(points), frames, start)
+    return on_round_trip(points, _positions(len(points), frames, start))
+
+
+def on_round_trip(points: Tensor, positions: Tensor) -> Tensor:
+    """Places on the way of `round_trip`: [F, dim]. positions: [F], 2.25 is a quarter of the way from point 2 to 3."""
+    leg, share = _legs(len(points), positions)
     here, there = points[leg], points[(leg + 1) % len(points)]
     norms = here.norm(dim=1, keepdim=True), there.norm(dim=1, keepdim=True)
     cosine = (here * there).sum(dim=1, keepdim=True) / (norms[0] * norms[1])
     angle = cosine.clamp(-1, 1).acos().clamp(1e-4, math.pi - 1e-4)  # the same point twice divides by no 0
     weights = torch.sin((1 - share) * angle) / angle.sin(), torch.sin(share * angle) / angle.sin()
     return torch.lerp(*norms, share) * (weights[0] * here / norms[0] + weights[1] * there / norms[1])
+
+
+def cross_fade(labels: Tensor, positions: Tensor) -> Tensor:
+    """Labels [K, label_dim] that turn into one another on the way: [F, label_dim]. positions: as `on_round_trip`'s."""
+    leg, share = _legs(len(labels), positions)
+    return torch.lerp(labels[leg], labels[(leg + 1) % len(labels)], share)
 
 
 def walk_frames(
@@ -91,7 +102,8 @@ def walk_frames(
         z = torch.stack([round_trip(points[0], frames, cell) for cell in range(cells)], dim=1)
         of_points = one_hot(points[1], classes)
         if of_points is not None:
-            labels = torch.stack([_cross_fade(of_points, frames, cell) for cell in range(cells)], dim=1)
+            at = [_positions(len(of_points), frames, cell) for cell in range(cells)]
+            labels = torch.stack([cross_fade(of_points, positions) for positions in at], dim=1)
     g.to(pick_device(device))
     for start in range(0, frames, FRAMES_AT_ONCE):
         some = slice(start, start + FRAMES_AT_ONCE)
@@ -114,13 +126,10 @@ def growth_frames(pictures: Sequence[Path], frames: int) -> Iterator[Image.Image
             raise RunError(f"{path}: cannot be shown ({error}); delete it") from None
 
 
-def _cross_fade(labels: Tensor, frames: int, start: int) -> Tensor:
-    """Labels that turn into one another at the pace of a round trip: [frames, label_dim]."""
-    leg, share = _legs(len(labels), frames, start)
-    return torch.lerp(labels[leg], labels[(leg + 1) % len(labels)], share)
+def _positions(points: int, frames: int, start: int) -> Tensor:
+    return torch.arange(frames, dtype=torch.float64) * points / frames + start
 
 
-def _legs(points: int, frames: int, start: int) -> tuple[Tensor, Tensor]:
-    """For each frame of a round trip, the point behind it, [frames], and how far it is to the next, [frames, 1]."""
-    position = torch.arange(frames, dtype=torch.float64) * points / frames + start
-    return position.long() % points, position.frac().float()[:, None]
+def _legs(points: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """For each place on a round trip, the point behind it, [F], and how far it is to the next, [F, 1]."""
+    return positions.long() % points, positions.frac().float()[:, None]

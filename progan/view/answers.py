@@ -86,8 +86,11 @@ class Viewer:
         return config_differences([details(self.catalogue.run(one))["config"] for one in ids])
 
     def generator(self, request: Request) -> dict[str, Any]:
-        """What a snapshot can draw."""
-        return self.explorer.about(self._generator(request))
+        """What a snapshot can draw, and what its classes are called."""
+        about = self.explorer.about(self._generator(request))
+        found = self.catalogue.data_of(self._run(request)) if about["classes"] else None
+        names = None if found is None else ImagePyramid.open(found[1]).label_names
+        return about | {"classNames": names or [f"class {number}" for number in range(about["classes"])]}
 
     def data(self, request: Request) -> dict[str, Any]:
         """What a data set says about itself."""

@@ -19,7 +19,7 @@ from progan.images import box_down, make_grid, nearest_up, to_pil
 from progan.metrics.neighbours import nearest
 from progan.networks import Generator, check_stage
 from progan.sampling.images import load_generator, one_hot, sample, seed_latents
-from progan.sampling.walk import round_trip
+from progan.sampling.walk import cross_fade, on_round_trip
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, UserError
 
@@ -28,29 +28,44 @@ MOST_PICTURES = 64  # of one request
 MOST_PIXELS = 2**23
 NEAREST = 8
 SEARCHED_BYTES = 2**29  # of float32 pixels; a larger data set is searched at a lower resolution
-FRACTIONS = 500  # of the way between two points of a walk
+MOST_SEEDS = 8  # of a walk
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place among the latents: a seed's, or on the way from one seed's to another's."""
+    """A place among the latents: a seed's, or on the round trip through several; position: 0 to 1, once around."""
 
-    seed: int
-    to: int | None = None
-    share: float = 0.0
+    seeds: tuple[int, ...]
+    position: float = 0.0
 
     @classmethod
     def parse(cls, text: str) -> "Point":
-        """'3', or '3~5~0.25' for a quarter of the way from 3 to 5. Raises ConfigError."""
+        """'3', or '3~5~9~0.5' for the middle of the round trip through 3, 5 and 9. Raises ConfigError."""
         try:
-            parts = text.split("~")
-            seeds = [int(part) for part in parts[:2]]
-            share = float(parts[2]) if len(parts) == 3 else 0.0
-            if len(parts) not in (1, 3) or not 0 <= share <= 1 or not all(0 <= seed < 2**53 for seed in seeds):
+            *words, last = text.split("~")
+            seeds = tuple(int(word) for word in words or [last])
+            position = float(last) if words else 0.0
+            if len(seeds) > MOST_SEEDS or not 0 <= position <= 1 or not all(0 <= seed < 2**53 for seed in seeds):
                 raise ValueError
         except ValueError:
-            raise ConfigError("point: give a seed such as 3, or two and a share such as 3~5~0.25") from None
-        return cls(seeds[0], seeds[1] if len(parts) == 3 else None, share)
+            raise ConfigError(
+                f"point: give a seed such as 3, or up to {MOST_SEEDS} and a position from 0 to 1 such as 3~5~9~0.5"
+            ) from None
+        return cls(seeds, position)
+
+    def latent(self, dim: int) -> Tensor:
+        """[1, dim]."""
+        latents = seed_latents(self.seeds, dim)
+        return latents if len(self.seeds) == 1 else on_round_trip(latents, self._way)
+
+    def label(self, classes: int) -> Tensor | None:
+        """Each seed's own class, seed % classes, turning into the next one's: [1, classes]."""
+        labels = one_hot([seed % max(1, classes) for seed in self.seeds], classes)
+        return None if labels is None else cross_fade(labels, self._way)
+
+    @property
+    def _way(self) -> Tensor:
+        return torch.tensor([self.position * len(self.seeds)], dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -130,10 +145,14 @@ class Explorer:
         classes = g.config.label_dim
         if wish.label is not None and not 0 <= wish.label < classes:
             raise ConfigError(f"label: {wish.label} is not a class of this network")
-        z = torch.cat([_latent(point, g.config.z_dim) for point in wish.points])
+        z = torch.cat([point.latent(g.config.z_dim) for point in wish.points])
         for by, direction in zip(wish.moves, along, strict=False):
             z = z + by * direction
-        labels = one_hot([_class(p, classes) if wish.label is None else wish.label for p in wish.points], classes)
+        labels = None
+        if classes and wish.label is None:
+            labels = torch.cat([label for point in wish.points if (label := point.label(classes)) is not None])
+        elif classes:
+            labels = one_hot([wish.label] * len(wish.points), classes)
         with self._lock:
             return sample(g, z, labels, resolution=resolution, alpha=wish.alpha)
 
@@ -184,17 +203,6 @@ def thumbnail(content: bytes, side: int) -> bytes:
             return _png(picture.crop((0, 0, corner, corner)))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         raise UserError("this picture cannot be read") from None
-
-
-def _latent(point: Point, dim: int) -> Tensor:
-    if point.to is None:
-        return seed_latents([point.seed], dim)
-    ends = seed_latents([point.seed, point.to], dim)
-    return round_trip(ends, 2 * FRACTIONS)[round(point.share * FRACTIONS)][None]
-
-
-def _class(point: Point, classes: int) -> int:
-    return point.seed % classes if classes else 0
 
 
 def _png(picture: Image.Image) -> bytes:

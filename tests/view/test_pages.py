@@ -146,8 +146,13 @@ def test_a_snapshot_is_explored(visit: Callable[[str], Any], folder: Path) -> No
     page.get_by_role("button", name="Reset").click()
     shows(before)
     page.get_by_role("button", name="Play").click()
-    until(page, "document.querySelector('h2').textContent.startsWith('From seed 5 to 1')")
+    until(page, "document.querySelector('h2').textContent === 'Seed 1 to Seed 2'")
     page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Add this seed").click()
+    assert page.locator(".strip span").all_inner_texts() == [f"Seed {number}" for number in (0, 1, 2, 3, 5)]
+    page.get_by_label("Position").focus()
+    page.keyboard.press("Home")
+    shows(drawn(0, 16, 1.0, label=2))
     page.get_by_role("button", name="Look for them").click()
     until(page, "document.querySelectorAll('.near img').length === 8")
     with page.expect_download() as download:

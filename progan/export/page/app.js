@@ -10,7 +10,7 @@ import {readNetwork} from "./network.js";
 import {blended, branches, paint, savePng} from "./pictures.js";
 import {plainEngine} from "./plain_engine.js";
 import {latentOf} from "./random.js";
-import {walk} from "./walk.js";
+import {roundTrip, walk} from "./walk.js";
 import {wall} from "./wall.js";
 
 const ON_THE_WALL = 40;
@@ -156,8 +156,8 @@ const walker = walk($("walk"), {
   points: [0, 1, 2, 3].map(seedPoint),
   draw: (small, {z, label}) => paintOutputs(small, run(z, label, engine.quick), engine.quick),
   current,
-  onMove: (to, words) => {
-    point = {...to, title: "Walk", words};
+  onMove: (points, position, words) => {
+    point = {...roundTrip(points, position), title: "Walk", words};
     show({hasty: true});
   },
 });

@@ -1,20 +1,20 @@
-// walk(element, {points, draw, current, onMove}) -> {pause()}: a round trip through two to eight points.
-// points: [{z, label, title}] to begin with; label: numbers, or null. draw(canvas, point): paints a small picture.
-// current(): the point to add. onMove({z, label}, words): the walk has come here, while it plays or the handle moves.
+// walk(element, {points, draw, current, adding, onMove}) -> {pause(), redraw()}: a round trip through two to eight points.
+// points: [{title, ...}] to begin with. draw(canvas, point): paints a small picture. current(): the point to add; adding: words on that button.
+// onMove(points, position, words): the walk has come here, 0 to 1 once around, while it plays or the handle moves.
 //
-// roundTrip(points, position) -> {z, label}: position 0 to 1, once around; along great circles at even pace, the norm
-// changing evenly too, as in progan/sampling/walk.py.
+// roundTrip(points, position) -> {z, label}, for points {z, label}; label: numbers, or null; along great circles at
+// even pace, the norm changing evenly too, as in progan/sampling/walk.py.
 
 import {make, slider} from "./dom.js";
 
 const FEWEST = 2;
 const MOST = 8;
 
-export function walk(element, {points, draw, current, onMove}) {
+export function walk(element, {points, draw, current, adding = "Add this picture", onMove}) {
   const chosen = [...points];
   const strip = make("ol", {class: "strip"});
   const play = make("button", {type: "button", class: "main", click: () => (frame ? pause() : start())}, "Play");
-  const add = make("button", {type: "button", click: () => change(() => chosen.push(current()))}, "Add this picture");
+  const add = make("button", {type: "button", click: () => change(() => chosen.push(current()))}, adding);
   const place = slider({
     label: "Position", min: 0, max: 1, step: "any", value: 0, words: whereabouts, onInput: () => (pause(), move()),
   });
@@ -31,7 +31,7 @@ export function walk(element, {points, draw, current, onMove}) {
 
   function move() {
     const position = Number(place.input.value);
-    onMove(roundTrip(chosen, position % 1), whereabouts(position));
+    onMove(chosen, position % 1, whereabouts(position));
   }
 
   function start() {
@@ -81,7 +81,7 @@ export function walk(element, {points, draw, current, onMove}) {
     make("p", {class: "buttons"}, play, add),
     make("div", {class: "sliders"}, place.element, speed.element),
   );
-  return {pause};
+  return {pause, redraw: list};
 }
 
 export function roundTrip(points, position) {

@@ -1,11 +1,12 @@
 // Any snapshot of a run, drawn by the server: growing, seeds, directions, walks, classes, nearest training images.
 
 import {directions} from "./directions.js";
-import {make, slider} from "./dom.js";
+import {make} from "./dom.js";
 import {fadeFigure} from "./fade_figure.js";
 import {growthSlider} from "./growth_slider.js";
 import {get, newest} from "./server.js";
 import {kimg} from "./words.js";
+import {walk} from "./walk.js";
 import {wall} from "./wall.js";
 
 const ON_THE_WALL = 24;
@@ -18,11 +19,11 @@ export async function explorePage(main, {words, title}) {
   const at = Number(wanted ?? run.snapshots.at(-1));
   const base = `runs/${id}/generators/${at}`;
   const network = await get(base);
-  const {stage: full, resolutions, classes} = network;
+  const {stage: full, resolutions, classNames} = network;
   title("Explore", [["Runs", "#/"], [run.name, `#/run/${id}`]]);
 
   let seed = 0;
-  let between = null; // {to, share}
+  let way = null; // on a walk: {seeds, position, words}
   let moves = [];
   let stage = full;
   let label = "";
@@ -37,8 +38,8 @@ export async function explorePage(main, {words, title}) {
   const seeds = make("div");
   const moving = make("div");
   const walking = make("div");
-  const choice = make("select", {"aria-label": "Class", change: () => ((label = choice.value), theWall.redraw(), show())},
-    make("option", {value: ""}, "each seed its own class"), ...Array.from({length: classes}, (_, i) => make("option", {value: i}, `class ${i}`)));
+  const choice = make("select", {"aria-label": "Class", change: () => ((label = choice.value), theWall.redraw(), theWalk.redraw(), show())},
+    make("option", {value: ""}, "each seed its own class"), ...classNames.map((word, i) => make("option", {value: i}, word)));
   const field = make("input", {type: "number", min: 0, step: 1, value: 0, inputmode: "numeric", "aria-label": "Seed"});
   const moments = make("select", {"aria-label": "Snapshot", change: () => (location.hash = `#/explore/${id}/${moments.value}`)},
     ...run.snapshots.map((one) => make("option", {value: one, selected: one === at}, kimg(one))));
@@ -51,14 +52,14 @@ export async function explorePage(main, {words, title}) {
           make("button", {type: "button", "aria-label": "Next seed", click: () => pick(seed + 1)}, "›"),
           make("button", {type: "button", click: save}, "Download PNG"))), growth)), problem, fade),
       make("div", {class: "tools"},
-        make("section", {}, make("div", {class: "bar"}, make("h2", {}, "Seeds"), ...(classes ? [choice] : []),
+        make("section", {}, make("div", {class: "bar"}, make("h2", {}, "Seeds"), ...(classNames.length ? [choice] : []),
           make("form", {submit: (event) => (event.preventDefault(), pick(Math.floor(Number(field.value)) || 0))}, field, " ", make("button", {}, "Show"))), seeds),
         make("section", {}, make("h2", {}, "Directions"), make("p", {class: "hint"}, "The principal components of the network's first features."), moving),
         make("section", {}, make("h2", {}, "Walk"), walking),
         near)));
 
   function wish(more = {}) {
-    const points = between ? `${seed}~${between.to}~${between.share}` : String(seed);
+    const points = way ? [...way.seeds, way.position].join("~") : String(seed);
     const fields = {points, resolution: stage.resolution, alpha: stage.alpha, moves: moves.join(","), label, ...more};
     return new URLSearchParams(fields).toString();
   }
@@ -77,7 +78,7 @@ export async function explorePage(main, {words, title}) {
   }
 
   function show({growing = false} = {}) {
-    name.textContent = `${between ? `From seed ${seed} to ${between.to}` : `Seed ${seed}`}${moves.some(Boolean) ? ", moved" : ""}`;
+    name.textContent = `${way ? way.words : `Seed ${seed}`}${moves.some(Boolean) ? ", moved" : ""}`;
     canvas.setAttribute("aria-label", `${name.textContent}, ${stage.resolution} by ${stage.resolution} pixels`);
     ask(`${base}/picture?${wish()}`);
     if (growing || stage.resolution <= LARGEST_SMALL) askFade(`${base}/branches?${wish()}`);
@@ -93,9 +94,14 @@ export async function explorePage(main, {words, title}) {
     fades.show({older: stage.resolution === 4 ? null : part(0), newer: part(1), blend: part(2)}, stage);
   }
 
+  function seedPoint(number) {
+    return {seed: number, title: `Seed ${number}`};
+  }
+
   function pick(number) {
     seed = Math.min(2 ** 53 - 1, Math.max(0, number));
-    between = null;
+    way = null;
+    theWalk.pause();
     field.value = seed;
     theWall.pick(seed);
     show();
@@ -160,43 +166,14 @@ export async function explorePage(main, {words, title}) {
   growthSlider(growth, {resolutions, stage: full, onChange: (to) => ((stage = to), show({growing: true}), theWall.redraw())});
   const theWall = wall(seeds, {count: ON_THE_WALL, draw: drawOnWall, title: (number) => `Seed ${number}`, onPick: pick});
   directions(moving, {count: network.directions, limit: 5, onChange: (values) => ((moves = values), show())});
-  seedWalk(walking, {from: () => seed, onMove: (to, share) => ((between = share > 0 && share < 1 ? {to, share} : null), show()), onArrive: pick});
+  const theWalk = walk(walking, {
+    points: [0, 1, 2, 3].map(seedPoint),
+    draw: (onto, {seed: number}) => drawOnWall(onto, number),
+    current: () => seedPoint(seed),
+    adding: "Add this seed",
+    onMove: (points, position, words) => ((way = {seeds: points.map((point) => point.seed), position, words}), show()),
+  });
+  addEventListener("hashchange", theWalk.pause, {once: true});
   pick(0);
   return {};
-}
-
-// From the seed that is shown to another one: a slider, and Play.
-function seedWalk(element, {from, onMove, onArrive}) {
-  const goal = make("input", {type: "number", min: 0, step: 1, value: 1, inputmode: "numeric", "aria-label": "Seed to walk to"});
-  const way = slider({label: "On the way", min: 0, max: 1, step: 0.01, value: 0, words: (x) => `${Math.round(x * 100)}%`, onInput: (x) => (pause(), onMove(Number(goal.value), x))});
-  const play = make("button", {type: "button", class: "main", click: () => (frame ? pause() : start())}, "Play");
-  let frame = 0;
-
-  function start() {
-    play.textContent = "Pause";
-    let before = performance.now();
-    const step = (now) => {
-      const share = Number(way.input.value) + Math.max(0, now - before) / 4000;
-      before = now;
-      if (share >= 1) {
-        onArrive(Number(goal.value));
-        goal.value = from() + 1;
-        way.set(0);
-      } else {
-        way.set(share);
-        onMove(Number(goal.value), Number(way.input.value));
-      }
-      frame = requestAnimationFrame(step);
-    };
-    frame = requestAnimationFrame(step);
-  }
-
-  function pause() {
-    cancelAnimationFrame(frame);
-    frame = 0;
-    play.textContent = "Play";
-  }
-
-  element.append(way.element, make("p", {class: "buttons"}, play, make("label", {class: "choice"}, "to seed ", goal)));
-  addEventListener("hashchange", pause, {once: true});
 }
