@@ -148,10 +148,10 @@ class Explorer:
         z = torch.cat([point.latent(g.config.z_dim) for point in wish.points])
         for by, direction in zip(wish.moves, along, strict=False):
             z = z + by * direction
-        labels = None
-        if classes and wish.label is None:
-            labels = torch.cat([label for point in wish.points if (label := point.label(classes)) is not None])
-        elif classes:
+        if wish.label is None:
+            own = [label for point in wish.points if (label := point.label(classes)) is not None]
+            labels = torch.cat(own) if own else None
+        else:
             labels = one_hot([wish.label] * len(wish.points), classes)
         with self._lock:
             return sample(g, z, labels, resolution=resolution, alpha=wish.alpha)
