@@ -163,6 +163,11 @@ def test_wishes_that_cannot_be_granted(address: str, two: str, wish: str) -> Non
     assert 5 < len(content) < 200
 
 
+def test_what_a_snapshot_has_not_learned_is_not_drawn(address: str, two: str) -> None:
+    status, content = ask(address, f"{two}/generators/32/picture?resolution=16&alpha=1")
+    assert (status, content) == (404, b"resolution: 16 has not been learned yet; use 8 or less")
+
+
 # To whom.
 
 
@@ -260,6 +265,8 @@ def test_what_happens_to_a_run_is_seen(folder: Path, tmp_path: Path) -> None:
         assert told(address, base)["pictures"][-1] == 96
         shutil.copy(tmp_path / "run" / "fakes-000000096.png", tmp_path / "run" / "fakes-000000112.png")
         (tmp_path / "run" / "fakes-000000120.png").write_bytes(b"\x89PNG half of one")
+        (tmp_path / "run" / "reals.png").write_bytes(b"no picture")
+        assert ask(address, f"{base}/reals") == (404, b"this picture cannot be read")
         assert told(address, base)["pictures"][-2:] == [112, 120]
         assert ask(address, f"{base}/thumbnail/120") == (404, b"this picture cannot be read")
         (tmp_path / "run").rename(tmp_path / "moved")
