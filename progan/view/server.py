@@ -29,7 +29,8 @@ def serve(
 ) -> None:
     """Answer until a signal ends it. port 0: any that is free; ready: is called with the address, once it is open.
 
-    Raises ConfigError when the port is taken, or there is no such folder.
+    The signal ends the process, without what Python would clear away first, for seconds on a busy machine. Raises
+    ConfigError when the port is taken, or there is no such folder.
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: is no folder; give one that holds runs, or will")
@@ -49,7 +50,10 @@ def serve(
     config.timeout_graceful_shutdown = 0
     server = _Server(config)
     threading.Thread(target=_tell, args=(server, lambda: ready(f"http://{host}:{port}/{secret}/")), daemon=True).start()
-    server.run(sockets=[socket])
+    try:
+        server.run(sockets=[socket])
+    except (SystemExit, KeyboardInterrupt) as stop:  # the signal, which uvicorn gives on once it has closed
+        os._exit(stop.code if isinstance(stop, SystemExit) and isinstance(stop.code, int) else 130)
 
 
 class _Server(uvicorn.Server):
