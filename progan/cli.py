@@ -23,11 +23,11 @@ from progan.commands.project import Project
 from progan.commands.push import Push
 from progan.commands.report import Report
 from progan.commands.track import Track
-from progan.commands.train import Train, preset_config
+from progan.commands.train import Train, given, preset_config
 from progan.commands.video import Video
 from progan.commands.view import View
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
-from progan.support.errors import Stopped, UserError, printable
+from progan.support.errors import ConfigError, Stopped, UserError, printable
 from progan.support.terminal import say
 
 _registry = ConstructorRegistry()
@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # of the output
             raise
-        say(f"progan: {printable(os.fspath(error.filename))}: cannot be used ({printable(error)})", error=True)
+        sentence = UserError(f"{os.fspath(error.filename)}: cannot be used ({printable(error)})")
+        say(f"progan: {sentence}", error=True)
         return 2
     except KeyboardInterrupt:
         say("progan: interrupted", error=True)
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parsed(argv: list[str]) -> Command:
     """The command of these words. What cannot be one is said on standard error, cleaned, and ends with exit code 2."""
+    if given(argv, "--out") == "":  # as a path it would be the current folder
+        raise ConfigError("--out: '' is no name; give one, or . for the current folder")
     told = StringIO()
     try:
         with redirect_stderr(told):
