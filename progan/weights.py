@@ -87,6 +87,8 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         network = cls(config)
         network.load_state_dict(tensors)
         network.eval()
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise RunError(f"{path}: holds weights that are not finite; give those of before the training diverged")
     except RunError:
         raise
     except FileNotFoundError:

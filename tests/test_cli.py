@@ -21,7 +21,7 @@ from progan.presets import PRESETS
 from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.support.errors import ConfigError
-from progan.weights import save_network
+from progan.weights import load_network, save_network
 from tests.command import refused, run
 from tests.conftest import MakeConfig, MakeData
 
@@ -184,6 +184,34 @@ def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], a
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("empty", [("--out", ""), ("--out=",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --data x",
+        "generate x",
+        "project x y.png",
+        "video x",
+        "evaluate x --data y",
+        "export x --to web",
+        "push x me/mine",
+        "report x",
+        "track x --to tensorboard",
+        "import x.pkl",
+        "data create folder x",
+        "data show x",
+        "data export x --to zip",
+        "ablate --data x",
+        "cifar10 --data x",
+        "modes --data x",
+    ],
+)
+def test_no_name_at_all_does_not_mean_the_current_folder(
+    capsys: pytest.CaptureFixture[str], command: str, empty: tuple[str, ...]
+) -> None:
+    assert "--out: '' is no name; give one" in refused(capsys, *command.split(), *empty)
+
+
 def test_numbers_and_grids_are_read() -> None:
     assert parse_numbers("--seeds", "0-3,100, 7") == [0, 1, 2, 3, 100, 7]
     assert parse_numbers("--seeds", "5-5") == [5]
@@ -312,6 +340,38 @@ def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trai
         sentence = refused(capsys, "generate", trained, "--seeds", "1", "--out", out, "--device", "cpu")
         assert str(file) in sentence
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate g.safetensors --out new --device cpu",
+        "project g.safetensors fakes.png --out new --device cpu",
+        "video g.safetensors --out new.gif --seconds 1 --device cpu",
+        "evaluate g.safetensors --data data --images 16 --out new --device cpu",
+        "export g.safetensors --to web --out new.html",
+        "export g.safetensors --to onnx --out new.onnx",
+    ],
+)
+def test_weights_of_a_training_that_diverged_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_data: MakeData,
+    trained: Path,
+    tmp_path: Path,
+    command: str,
+    value: float,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_data(count=16, resolution=8)
+    shutil.copyfile(trained / "reals.png", "fakes.png")
+    g = load_network(trained / "generator.safetensors", "generator")[0]
+    with torch.no_grad():
+        next(g.parameters())[0] = value
+    save_network(tmp_path / "g.safetensors", g)
+    assert "g.safetensors: holds weights that are not finite" in refused(capsys, *command.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "fakes.png", "g.safetensors"]
 
 
 def test_a_path_is_printed_in_one_piece(data: ImagePyramid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
