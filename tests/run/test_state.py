@@ -363,3 +363,8 @@ def test_a_checkpoint_without_a_checksum_is_still_read(
     again = TrainState.create(config, CPU)
     again.load(path)
     assert same(content(again), content(trained))
+    spoiled = bytearray(path.read_bytes())
+    spoiled[len(spoiled) // 2] ^= 1  # in some tensor
+    path.write_bytes(spoiled)
+    with pytest.raises(RunError, match=r"not a whole checkpoint of this run \(.* is damaged\)"):
+        again.load(path)

@@ -79,6 +79,15 @@ def test_pieces_that_were_cut_out_of_a_tar_are_missed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_zeros_in_place_of_the_end_of_a_packed_tar_are_no_end(mode: str, tmp_path: Path) -> None:
+    """As a download leaves them that had its room reserved and ended early."""
+    path, whole = tmp_path / "a.tar", packed(mode)
+    path.write_bytes(whole + bytes(2**20 + 1))
+    with pytest.raises(OSError, match="it ends in zeros, so it was never whole"):
+        read(path)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
 def test_a_packed_tar_that_was_cut_is_no_shorter_tar(mode: str, tmp_path: Path) -> None:
     path, whole = tmp_path / "a.tar", packed(mode)
     for missing in (1, 4, 12, len(whole) // 2):
