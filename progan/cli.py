@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_place()
         _parsed(argv).run()
     except UserError as error:
         say(f"progan: {error}", error=True)
@@ -75,6 +76,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stop:
         return 128 + stop.signum
     return 0
+
+
+def _check_place() -> None:
+    """Raise UserError where the current folder is gone, without which some libraries end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be found ({printable(error)}); change to another") from None
 
 
 def _parsed(argv: list[str]) -> Command:

@@ -22,6 +22,7 @@ from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.support.errors import ConfigError
 from progan.weights import load_network, save_network
+from tests.attack.damage import bounded
 from tests.command import refused, run
 from tests.conftest import MakeConfig, MakeData
 
@@ -473,7 +474,8 @@ def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
         "generate": (run_folder, "--out", tmp_path / "pictures", "--seeds", 1, "--device", "cpu"),
         "evaluate": (run_folder, "--data", make_data(count=24).path, "--images", 16, "--metrics", "ms_ssim"),
     }
-    assert path.name in refused(capsys, command, *words[command])
+    with bounded():
+        assert path.name in refused(capsys, command, *words[command])
 
 
 @pytest.mark.parametrize(
@@ -486,7 +488,8 @@ def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
     ],
 )
 def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
-    assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
+    with bounded():
+        assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
     assert not (trained.parent / "large").exists()
 
 
@@ -499,6 +502,19 @@ def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) 
     assert process.stderr.count("\n") == (process.returncode == 1)
     assert "Traceback" not in process.stderr
     assert "Exception" not in process.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed there")
+@pytest.mark.parametrize("words", ["data info {data}", "generate x --out y", "train --dry-run"])
+def test_a_current_folder_that_is_gone_is_one_sentence(data: ImagePyramid, tmp_path: Path, words: str) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f'rmdir "$PWD" && exec {sys.executable} -m progan {words.format(data=data.path)}'
+    environment = os.environ | {"PYTHONPATH": str(Path(progan.training.__file__).parents[1])}
+    process = subprocess.run(
+        command, shell=True, capture_output=True, text=True, cwd=tmp_path / "gone", env=environment
+    )
+    sentence = "progan: the current folder cannot be found (No such file or directory); change to another\n"
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", sentence)
 
 
 @pytest.mark.parametrize("columns", ["1", "0", "7"])

@@ -16,6 +16,7 @@ from progan.data.pictures.tree import open_tree
 from progan.data.sources.folder import Folder
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 
 NAMES = ["b/2.png", "b/10.png", "a/1.png", "a/c/d.bmp"]
 
@@ -120,6 +121,7 @@ def test_labels_of_a_dataset_json(tmp_path, named):
         (b'{"labels": [["a/1.png", 2]]}', "a/c/d.bmp has no label"),
         (b'{"labels": {"a/1.png": 0.5}}', "a/1.png has the label 0.5, which is no class index"),
         (b'{"labels": {"a/1.png": -1}}', "a/1.png has the label -1"),
+        (b'{"labels": {"a/1.png": 1000000000}}', "a/1.png has the label 1000000000, which is no class index"),
     ],
 )
 def test_labels_that_are_none(tmp_path, labels, message):
@@ -218,7 +220,8 @@ def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
 
 
 def names_in(src: Path) -> list[str]:
-    return [file.name for file in open_tree(src).files()]
+    with bounded():
+        return [file.name for file in open_tree(src).files()]
 
 
 def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
