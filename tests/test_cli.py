@@ -343,6 +343,14 @@ def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trai
     assert file.read_text() == "mine"
 
 
+def test_networks_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, official = tmp_path / "file", Path(__file__).parent / "golden" / "official_a.pkl"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert f"--out: {out} cannot be made a folder (" in refused(capsys, "import", official, "--out", out)
+    assert file.read_text() == "mine"
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize(
     "command",

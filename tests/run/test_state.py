@@ -1,6 +1,7 @@
 """What a run has learned: the moving average, the optimizers' reset, and checkpoints that are whole or refused."""
 
 import io
+import json
 import os
 import pickle
 import shutil
@@ -23,6 +24,7 @@ from progan.schedule import Phase, Schedule
 from progan.step import train_step
 from progan.support.errors import RunError, UserError
 from progan.weights import load_network, save_network
+from tests.attack.damage import bounded
 
 try:
     import resource
@@ -299,6 +301,15 @@ def test_weights_files_bring_network_and_facts_back(trained: TrainState, tmp_pat
         RunError, match=f"not the weights of a progan {'generator' if name == 'd' else 'discriminator'}"
     ):
         load_network(tmp_path / "w.safetensors", "generator" if name == "d" else "discriminator")
+
+
+def test_weights_that_claim_to_be_enormous_make_no_room(tmp_path: Path) -> None:
+    """Their network would have 12 GB; the file has one number."""
+    path = tmp_path / "w.safetensors"
+    config = {"resolution": 1024, "fmap_base": 2**20, "fmap_max": 4096}
+    foreign(path, progan=json.dumps({"kind": "generator", "config": config}))
+    with bounded(), pytest.raises(RunError, match=r"its configuration asks for .*, the file holds none"):
+        load_network(path, "generator")
 
 
 def test_the_same_weights_are_the_same_bytes(trained: TrainState, tmp_path: Path) -> None:

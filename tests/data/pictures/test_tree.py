@@ -234,6 +234,22 @@ def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a/one.png", "b/one.png"]
 
 
+def test_what_vanishes_while_a_folder_is_walked_is_passed_over(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for name in ("a/one.png", "gone.png"):
+        (tmp_path / name).write_bytes(b"")
+    scandir = os.scandir
+
+    def vanishing(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(scandir(folder))
+        (tmp_path / "gone.png").unlink() if folder == tmp_path else (tmp_path / "b").rmdir()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert names_in(tmp_path) == ["a/one.png"]
+
+
 def test_a_thousand_levels_are_walked(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1500):

@@ -14,6 +14,7 @@ from progan.data.source import BadImage, ImageStream, Made
 from progan.data.sources.lsun import Lsun, category_and_split
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -261,7 +262,7 @@ def test_an_index_that_is_not_what_it_says_is_told(src, at, value, message):
     for start in (0, 4096):  # both states
         content[start + at : start + at + 8] = value.to_bytes(8, "little")
     (src / "data.mdb").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(message)):
+    with bounded(), pytest.raises(DataError, match=re.escape(message)):
         create(source(src, resolution=8, workers=1), quiet=True)
     assert not list(src.parent.glob("out*"))
 
@@ -281,7 +282,7 @@ def test_branches_that_lead_where_they_led_before_are_told(src, node, leads_to, 
     )
     content[root + nodes[node] : root + nodes[node] + 6] = number
     path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with bounded(), pytest.raises(DataError, match=message):
         list(records(path, read_tree(path)))
 
 
