@@ -456,6 +456,7 @@ def test_no_command_writes_over_what_it_did_not_make(
         ("checkpoints/checkpoint-000000060.pt", "train"),
         ("generator.safetensors", "generate"),
         ("snapshots/generator-000000060.safetensors", "generate"),
+        ("metrics.jsonl", "train"),
         ("metrics.jsonl", "evaluate"),
     ],
 )

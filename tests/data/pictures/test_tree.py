@@ -224,6 +224,13 @@ def names_in(src: Path) -> list[str]:
         return [file.name for file in open_tree(src).files()]
 
 
+def test_a_pipe_that_calls_itself_a_picture_is_none(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "two.png")
+    tree = open_tree(tmp_path)
+    assert ([file.name for file in tree.files()], tree.other) == (["one.png"], 1)
+
+
 def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
