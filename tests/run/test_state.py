@@ -303,6 +303,23 @@ def test_weights_files_bring_network_and_facts_back(trained: TrainState, tmp_pat
         load_network(tmp_path / "w.safetensors", "generator" if name == "d" else "discriminator")
 
 
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"resolution": None}, "says None where resolution must be a whole number"),
+        ({"alpha": None}, "says None where alpha must be a number"),
+        ({"data": {"hash": "x", "label_names": ["a", 7]}}, r"says 7 where data\.label_names\[1\] must be a text"),
+    ],
+)
+def test_a_field_beside_weights_that_is_of_a_wrong_type_is_named(
+    tmp_path: Path, facts: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_network(path, Generator(GeneratorConfig(resolution=4, fmap_max=4)), **facts)
+    with pytest.raises(RunError, match=named):
+        load_network(path, "generator")
+
+
 def test_weights_that_claim_to_be_enormous_make_no_room(tmp_path: Path) -> None:
     """Their network would have 12 GB; the file has one number."""
     path = tmp_path / "w.safetensors"
