@@ -220,6 +220,8 @@ def test_numbers_and_grids_are_read() -> None:
     for text in ("8x", "x8", "8*8", "-1x4", "8x4x2"):
         with pytest.raises(ConfigError, match=r"--grid: "):
             parse_grid(text)
+    with pytest.raises(ConfigError, match="--grid: 1000x101 has over 100,000 cells; ask for fewer"):
+        parse_grid("1000x101")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
