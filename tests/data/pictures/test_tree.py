@@ -241,6 +241,34 @@ def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a/one.png", "b/one.png"]
 
 
+def test_a_folder_goes_by_its_own_name_not_by_that_of_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "one.png").write_bytes(b"")
+    (tmp_path / "a").symlink_to(tmp_path / "z")
+    assert names_in(tmp_path) == ["z/one.png"]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_what_cannot_be_looked_at_is_no_smaller_data_set(tmp_path: Path, monkeypatch, error: OSError) -> None:
+    """As in a folder that may be listed and not entered."""
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"")
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self.is_symlink, self.really = entry.name, entry.path, entry.is_symlink, entry.stat
+
+        def stat(self, **how: bool) -> os.stat_result:
+            if self.name == "two.png":
+                raise error
+            return self.really(**how)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: [Entry(entry) for entry in scandir(folder)])
+    with pytest.raises(DataError, match=rf"two\.png: cannot be read \({error.strerror}\); mend its permissions or move"):
+        names_in(tmp_path)
+
+
 def test_what_vanishes_while_a_folder_is_walked_is_passed_over(tmp_path: Path, monkeypatch) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
