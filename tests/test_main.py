@@ -47,6 +47,13 @@ def test_a_signal_at_any_moment_ends_the_command_without_a_word_of_python(moment
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_has_nothing_to_stop(number: int) -> None:
+    done = program(number, "import atexit; atexit.register(kill)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end a process there")
 def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
     text = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {PROGRAM.format(number=2, body='    kill()')}"
     assert subprocess.run([sys.executable, "-c", text], timeout=60).returncode == 0
