@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from progan.support.tar_files import tar_members
+from tests.attack.damage import bounded
 
 
 def packed(mode: str) -> bytes:
@@ -48,6 +50,32 @@ def test_what_was_packed_without_its_holes_is_read(form: str, tmp_path: Path) ->
     subprocess.run([pack, "-cSf", path, f"--format={form}", "-C", tmp_path, "a.bmp"], check=True)
     assert path.stat().st_size < 10**5
     assert read(path) == {"a.bmp": (tmp_path / "a.bmp").read_bytes()}
+
+
+def spoiled(**fields: Any) -> bytes:
+    """A tar of one member whose header is sound but for what it says."""
+    info = tarfile.TarInfo("a.png")
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info.tobuf(tarfile.PAX_FORMAT if "pax_headers" in fields else tarfile.GNU_FORMAT) + bytes(20 * 512)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (spoiled(size=-512), "a member at byte 0 has no size"),  # after it would come itself
+        (spoiled(type=tarfile.XHDTYPE, size=2**33), "a header says that it has 8,589,934,592 bytes"),
+        (spoiled(type=tarfile.GNUTYPE_LONGNAME, size=2**33), "a header says that it has 8,589,934,592 bytes"),
+        (spoiled(pax_headers={"GNU.sparse.map": "x"}), "invalid literal"),
+        (spoiled(pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "x"}), "invalid literal"),
+        (spoiled(pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "not enough values"),
+    ],
+)
+def test_headers_that_make_no_sense_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(content)
+    with bounded(), pytest.raises(tarfile.TarError, match=said):
+        read(path)
 
 
 @pytest.mark.parametrize("member", [0, 1, 2])
