@@ -511,7 +511,7 @@ def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained
 @pytest.mark.parametrize("how", ["train --help >/dev/full", "train --help >&-", "data info {data} >&- 2>&-"])
 def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) -> None:
     command = f"{sys.executable} -m progan {how.format(data=data.path)}"
-    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert process.returncode in (0, 1)
     assert process.stderr.count("\n") == (process.returncode == 1)
     assert "Traceback" not in process.stderr
@@ -536,6 +536,6 @@ def test_a_narrow_terminal_is_answered(columns: str) -> None:
     environment = os.environ | {"COLUMNS": columns, "LANG": "C", "PYTHONIOENCODING": "ascii"}
     for words in (["train", "--dry-run"], ["train", "--help"]):
         process = subprocess.run(
-            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment
+            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment, timeout=30
         )
         assert (process.returncode, process.stderr) == (0, ""), words
