@@ -59,6 +59,13 @@ def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
     assert subprocess.run([sys.executable, "-c", text], timeout=60).returncode == 0
 
 
+def test_what_outlives_python_in_a_team_does_not_abort_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As threads of the process group may."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    done = program(0, "import atexit; atexit.register(os.abort)\n    return 2")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
 @pytest.mark.parametrize(("body", "code"), [("sys.exit(7)", 7), ("sys.exit()", 0), ("return 2", 2)])
 def test_the_exit_code_is_the_commands(body: str, code: int) -> None:
     assert program(0, body).returncode == code
