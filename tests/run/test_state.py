@@ -327,6 +327,9 @@ def test_weights_that_claim_to_be_enormous_make_no_room(tmp_path: Path) -> None:
     foreign(path, progan=json.dumps({"kind": "generator", "config": config}))
     with bounded(), pytest.raises(RunError, match=r"its configuration asks for .*, the file holds none"):
         load_network(path, "generator")
+    foreign(path, progan=json.dumps({"kind": "generator", "config": config | {"resolution": 2**40}}))
+    with bounded(), pytest.raises(RunError, match="resolution: 1099511627776 is not allowed; use 8192 or less"):
+        load_network(path, "generator")
 
 
 def test_the_same_weights_are_the_same_bytes(trained: TrainState, tmp_path: Path) -> None:
