@@ -23,11 +23,11 @@ from progan.commands.project import Project
 from progan.commands.push import Push
 from progan.commands.report import Report
 from progan.commands.track import Track
-from progan.commands.train import Train, preset_config
+from progan.commands.train import Train, given, preset_config
 from progan.commands.video import Video
 from progan.commands.view import View
 from progan.support.config_io import FloatAt, IntAt, parse_per_resolution, print_per_resolution
-from progan.support.errors import Stopped, UserError, printable
+from progan.support.errors import ConfigError, Stopped, UserError, printable
 from progan.support.terminal import say
 
 _registry = ConstructorRegistry()
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a user's mistake, 128 + signal when stopped."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_place()
         _parsed(argv).run()
     except UserError as error:
         say(f"progan: {error}", error=True)
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:  # of the output
             raise
-        say(f"progan: {printable(os.fspath(error.filename))}: cannot be used ({printable(error)})", error=True)
+        sentence = UserError(f"{os.fspath(error.filename)}: cannot be used ({printable(error)})")
+        say(f"progan: {sentence}", error=True)
         return 2
     except KeyboardInterrupt:
         say("progan: interrupted", error=True)
@@ -76,8 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_place() -> None:
+    """Raise UserError where the current folder is gone, without which some libraries end the process."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder cannot be found ({printable(error)}); change to another") from None
+
+
 def _parsed(argv: list[str]) -> Command:
     """The command of these words. What cannot be one is said on standard error, cleaned, and ends with exit code 2."""
+    if given(argv, "--out") == "":  # as a path it would be the current folder
+        raise ConfigError("--out: '' is no name; give one, or . for the current folder")
     told = StringIO()
     try:
         with redirect_stderr(told):

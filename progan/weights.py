@@ -18,7 +18,6 @@ from progan.support.files import write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import check_plain
 
-MOST_PIXELS = 2**16  # of a side: more than any network has
 NETWORKS: dict[str, tuple[type, Any]] = {
     "generator": (Generator, GeneratorConfig),
     "discriminator": (Discriminator, DiscriminatorConfig),
@@ -87,6 +86,8 @@ def load_network(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
         network = cls(config)
         network.load_state_dict(tensors)
         network.eval()
+        if not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
+            raise RunError(f"{path}: holds weights that are not finite; give those of before the training diverged")
     except RunError:
         raise
     except FileNotFoundError:
@@ -105,8 +106,6 @@ def _check_stage(config: Any, about: dict[str, Any]) -> None:
 
 def _check_shapes(cls: type, config: Any, found: dict[str, list[int]]) -> None:
     """Raise ValueError unless a network of this configuration has tensors of these shapes; none is made."""
-    if config.resolution > MOST_PIXELS:
-        raise ValueError(f"resolution {printable(config.resolution, 20)} is more than {MOST_PIXELS}")
     with torch.device("meta"):
         wanted = {name: list(tensor.shape) for name, tensor in cls(config).state_dict().items()}
     for name in sorted(wanted.keys() | found.keys()):

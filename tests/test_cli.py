@@ -21,7 +21,8 @@ from progan.presets import PRESETS
 from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.support.errors import ConfigError
-from progan.weights import save_network
+from progan.weights import load_network, save_network
+from tests.attack.damage import bounded
 from tests.command import refused, run
 from tests.conftest import MakeConfig, MakeData
 
@@ -63,6 +64,8 @@ SMALL = ("--resolution", 8, "--g.fmap-max", 8, "--d.fmap-max", 8, "--precision",
         (["--checkpoint-kimg", 0], "checkpoint_nimg: 0 is not allowed"),
         (["--total-kimg", "1e30"], "is not allowed; use 1,000,000,000,000 or less"),
         (["--d-steps", 10**20], "d_steps: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--g.fmap-base", 10**20], "fmap_base: 100000000000000000000 is not allowed; use 1,048,576 or less"),
+        (["--d.fmap-max", 10**20], "fmap_max: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--g.latent-dim", 10**20], "latent_dim: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--d.minibatch-kernels", 10**20], "kernels: 100000000000000000000 is not allowed; use 1,048,576 or less"),
         (["--batch", 10**20], "batch: 100000000000000000000 is not allowed; use 1,048,576 or less"),
@@ -79,7 +82,8 @@ def test_a_run_that_cannot_be_is_refused_before_it_begins(
     start = [] if "--data" in flags else ["--data", data.path]
     if "--resolution" not in flags and "--preset" not in flags:
         start += ["--resolution", 16]
-    assert sentence in refused(capsys, "train", *start, "--out", out, *flags)
+    with bounded():
+        assert sentence in refused(capsys, "train", *start, "--out", out, *flags)
     assert not out.exists()
 
 
@@ -184,6 +188,34 @@ def test_words_that_mean_nothing_are_named(capsys: pytest.CaptureFixture[str], a
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize("empty", [("--out", ""), ("--out=",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --data x",
+        "generate x",
+        "project x y.png",
+        "video x",
+        "evaluate x --data y",
+        "export x --to web",
+        "push x me/mine",
+        "report x",
+        "track x --to tensorboard",
+        "import x.pkl",
+        "data create folder x",
+        "data show x",
+        "data export x --to zip",
+        "ablate --data x",
+        "cifar10 --data x",
+        "modes --data x",
+    ],
+)
+def test_no_name_at_all_does_not_mean_the_current_folder(
+    capsys: pytest.CaptureFixture[str], command: str, empty: tuple[str, ...]
+) -> None:
+    assert "--out: '' is no name; give one" in refused(capsys, *command.split(), *empty)
+
+
 def test_numbers_and_grids_are_read() -> None:
     assert parse_numbers("--seeds", "0-3,100, 7") == [0, 1, 2, 3, 100, 7]
     assert parse_numbers("--seeds", "5-5") == [5]
@@ -191,6 +223,8 @@ def test_numbers_and_grids_are_read() -> None:
     for text in ("8x", "x8", "8*8", "-1x4", "8x4x2"):
         with pytest.raises(ConfigError, match=r"--grid: "):
             parse_grid(text)
+    with pytest.raises(ConfigError, match="--grid: 1000x101 has over 100,000 cells; ask for fewer"):
+        parse_grid("1000x101")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -314,6 +348,46 @@ def test_pictures_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], trai
     assert file.read_text() == "mine"
 
 
+def test_networks_cannot_go_into_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file, official = tmp_path / "file", Path(__file__).parent / "golden" / "official_a.pkl"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        assert f"--out: {out} cannot be made a folder (" in refused(capsys, "import", official, "--out", out)
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "generate g.safetensors --out new --device cpu",
+        "project g.safetensors fakes.png --out new --device cpu",
+        "video g.safetensors --out new.gif --seconds 1 --device cpu",
+        "evaluate g.safetensors --data data --images 16 --out new --device cpu",
+        "export g.safetensors --to web --out new.html",
+        "export g.safetensors --to onnx --out new.onnx",
+    ],
+)
+def test_weights_of_a_training_that_diverged_are_refused(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    make_data: MakeData,
+    trained: Path,
+    tmp_path: Path,
+    command: str,
+    value: float,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_data(count=16, resolution=8)
+    shutil.copyfile(trained / "reals.png", "fakes.png")
+    g = load_network(trained / "generator.safetensors", "generator")[0]
+    with torch.no_grad():
+        next(g.parameters())[0] = value
+    save_network(tmp_path / "g.safetensors", g)
+    assert "g.safetensors: holds weights that are not finite" in refused(capsys, *command.split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "fakes.png", "g.safetensors"]
+
+
 def test_a_path_is_printed_in_one_piece(data: ImagePyramid, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / ("a-long-name-for-a-run-" * 5)
     growth = ("--total-kimg", 0.004, "--stable-kimg", 0.001, "--fade-kimg", 0)
@@ -387,6 +461,7 @@ def test_no_command_writes_over_what_it_did_not_make(
         ("checkpoints/checkpoint-000000060.pt", "train"),
         ("generator.safetensors", "generate"),
         ("snapshots/generator-000000060.safetensors", "generate"),
+        ("metrics.jsonl", "train"),
         ("metrics.jsonl", "evaluate"),
     ],
 )
@@ -413,7 +488,8 @@ def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
         "generate": (run_folder, "--out", tmp_path / "pictures", "--seeds", 1, "--device", "cpu"),
         "evaluate": (run_folder, "--data", make_data(count=24).path, "--images", 16, "--metrics", "ms_ssim"),
     }
-    assert path.name in refused(capsys, command, *words[command])
+    with bounded():
+        assert path.name in refused(capsys, command, *words[command])
 
 
 @pytest.mark.parametrize(
@@ -426,7 +502,8 @@ def test_a_runs_file_that_is_no_plain_file_is_refused_and_not_waited_for(
     ],
 )
 def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained: Path, flags: tuple[str, str]) -> None:
-    assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
+    with bounded():
+        assert flags[0] in refused(capsys, "generate", trained, "--out", trained.parent / "large", *flags)[:20]
     assert not (trained.parent / "large").exists()
 
 
@@ -434,11 +511,24 @@ def test_sizes_that_are_only_claimed(capsys: pytest.CaptureFixture[str], trained
 @pytest.mark.parametrize("how", ["train --help >/dev/full", "train --help >&-", "data info {data} >&- 2>&-"])
 def test_output_that_goes_nowhere_is_no_traceback(data: ImagePyramid, how: str) -> None:
     command = f"{sys.executable} -m progan {how.format(data=data.path)}"
-    process = subprocess.run(command, shell=True, capture_output=True, text=True)
+    process = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert process.returncode in (0, 1)
     assert process.stderr.count("\n") == (process.returncode == 1)
     assert "Traceback" not in process.stderr
     assert "Exception" not in process.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be removed there")
+@pytest.mark.parametrize("words", ["data info {data}", "generate x --out y", "train --dry-run"])
+def test_a_current_folder_that_is_gone_is_one_sentence(data: ImagePyramid, tmp_path: Path, words: str) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f'rmdir "$PWD" && exec {sys.executable} -m progan {words.format(data=data.path)}'
+    environment = os.environ | {"PYTHONPATH": str(Path(progan.training.__file__).parents[1])}
+    process = subprocess.run(
+        command, shell=True, capture_output=True, text=True, cwd=tmp_path / "gone", env=environment
+    )
+    sentence = "progan: the current folder cannot be found (No such file or directory); change to another\n"
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", sentence)
 
 
 @pytest.mark.parametrize("columns", ["1", "0", "7"])
@@ -446,6 +536,6 @@ def test_a_narrow_terminal_is_answered(columns: str) -> None:
     environment = os.environ | {"COLUMNS": columns, "LANG": "C", "PYTHONIOENCODING": "ascii"}
     for words in (["train", "--dry-run"], ["train", "--help"]):
         process = subprocess.run(
-            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment
+            [sys.executable, "-m", "progan", *words], capture_output=True, text=True, env=environment, timeout=30
         )
         assert (process.returncode, process.stderr) == (0, ""), words

@@ -47,9 +47,23 @@ def test_a_signal_at_any_moment_ends_the_command_without_a_word_of_python(moment
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals end a process there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_has_nothing_to_stop(number: int) -> None:
+    done = program(number, "import atexit; atexit.register(kill)")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals end a process there")
 def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
     text = f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {PROGRAM.format(number=2, body='    kill()')}"
     assert subprocess.run([sys.executable, "-c", text], timeout=60).returncode == 0
+
+
+def test_what_outlives_python_in_a_team_does_not_abort_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As threads of the process group may."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    done = program(0, "import atexit; atexit.register(os.abort)\n    return 2")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
 @pytest.mark.parametrize(("body", "code"), [("sys.exit(7)", 7), ("sys.exit()", 0), ("return 2", 2)])

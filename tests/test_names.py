@@ -13,7 +13,7 @@ from PIL import Image
 
 from progan.data.store.pyramid import ImagePyramid
 from progan.training import fit_to_data, train
-from tests.command import run
+from tests.command import refused, run
 from tests.conftest import write_data
 
 NAMES = {
@@ -123,6 +123,33 @@ def test_a_word_of_any_letters_where_a_name_is_expected(
         code, shown = harmless(capsys, *command)
         assert code == 2, (command, shown)
         assert not list(tmp_path.iterdir()), command
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--data", "a\nb", "--out", "run"),
+        ("generate", "a\nb", "--out", "images"),
+        ("import", "a\nb", "--out", "import"),
+        ("data", "info", "a\nb"),
+        ("data", "create", "folder", "a\nb", "--out", "made"),
+    ],
+)
+def test_a_new_line_in_a_name_makes_no_second_line_of_the_sentence(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "a\\nb" in refused(capsys, *command)
+
+
+def test_nor_does_one_in_an_error_of_the_system(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*words: object) -> None:
+        raise PermissionError(13, "Permission denied", "a\nb")
+
+    monkeypatch.setattr("progan.commands.data.Info.run", fail)
+    assert refused(capsys, "data", "info", "x") == "progan: a\\nb: cannot be used (Permission denied)\n"
 
 
 @pytest.mark.parametrize("language", ["C", "POSIX", "en_US.ISO-8859-1"])

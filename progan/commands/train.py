@@ -114,7 +114,7 @@ class Train:
 
 def preset_config(argv: list[str]) -> TrainConfig:
     """The config that --preset or --branch names, before the other flags are read; the demo's without one."""
-    name, run = _flag(argv, "--preset"), _flag(argv, "--branch")
+    name, run = given(argv, "--preset"), given(argv, "--branch")
     if run is not None:
         if name is not None:
             raise ConfigError("--preset, --branch: a branch has the config of its run; leave out --preset")
@@ -126,7 +126,7 @@ def preset_config(argv: list[str]) -> TrainConfig:
     return PRESETS[name or "demo"].config
 
 
-def _flag(argv: list[str], flag: str) -> str | None:
+def given(argv: list[str], flag: str) -> str | None:
     """What a flag was given on the command line, the last time."""
     found = None
     for i, word in enumerate(argv):

@@ -73,8 +73,7 @@ def create(source: Source, *, command: str = "", quiet: bool = False) -> ImagePy
             stream.facts["found"] = stream.found
             stream.facts["left_out"] = [{"file": image.name, "reason": image.reason} for image in bad]
     if bad:
-        text = f"warning: left out {len(bad)} of {stream.found} pictures:\n{_listing(bad)}"
-        console.say(text)
+        console.say("\n".join([f"warning: left out {len(bad)} of {stream.found} pictures:", *_listing(bad)]))
     for what, number in counts.items():
         console.say(f"{what.replace('_', ' ')}: {number:,} of {writer.count:,} images")
     return ImagePyramid.open(source.out)
@@ -161,14 +160,14 @@ def _bad_images(source: Source, stream: ImageStream, bad: list[BadImage]) -> Dat
     where = getattr(source, "src", source.out)
     what = f"{len(bad)} of {stream.found} pictures cannot be used"
     advice = "mend them" if len(bad) == stream.found else "mend them, or pass --on-bad skip to leave them out"
-    return DataError(f"{where}: {what}, the first being {bad[0].name}: {bad[0].reason}; {advice}\n{_listing(bad)}")
+    return DataError(f"{where}: {what}, the first being {bad[0].name}: {bad[0].reason}; {advice}", *_listing(bad))
 
 
-def _listing(bad: list[BadImage]) -> str:
+def _listing(bad: list[BadImage]) -> list[str]:
     lines = [f"  {image.name}: {image.reason}" for image in bad[:SHOWN_BAD_IMAGES]]
     if len(bad) > SHOWN_BAD_IMAGES:
         lines.append(f"  and {len(bad) - SHOWN_BAD_IMAGES} more")
-    return "\n".join(lines)
+    return lines
 
 
 def _plain(value: object) -> str:

@@ -17,9 +17,10 @@ ENDLESS = 0  # how often GIF and WebP files repeat
 def write_video(path: Path, pictures: Iterable[Image.Image], fps: float) -> None:
     """Write pictures as a video, whole or not at all; the name says the format: .mp4, .gif or .webp.
 
-    pictures: of one size, with even sides. MP4 is H.264 at nearly no visible loss, in the colours of HD television
-    (BT.709), and needs the package av; GIF has 256 colours per picture and at most 50 pictures a second. GIF and WebP
-    repeat for ever, and are put together in memory. Raises ConfigError for another name and for a missing package.
+    pictures: of one size. MP4 is H.264 at nearly no visible loss, in the colours of HD television (BT.709), and needs
+    the package av; it has even sides alone, so a line of an odd one is repeated. GIF has 256 colours per picture and at
+    most 50 pictures a second. GIF and WebP repeat for ever, and are put together in memory. Raises ConfigError for
+    another name and for a missing package.
     """
     check_video(path, fps)
     write_whole(path, lambda file: _WRITERS[path.suffix.lower()](file, pictures, fps))
@@ -51,9 +52,10 @@ def _mp4(file: BinaryIO, pictures: Iterable[Image.Image], fps: float) -> None:
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         for i, picture in enumerate(pictures):
+            width, height = (side + side % 2 for side in picture.size)
             if i == 0:
-                stream.width, stream.height = picture.size
-            frame = av.VideoFrame.from_image(picture.convert("RGB"))
+                stream.width, stream.height = width, height
+            frame = av.VideoFrame.from_image(picture.convert("RGB").resize((width, height), Image.Resampling.NEAREST))
             frame = frame.reformat(format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

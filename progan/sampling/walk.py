@@ -114,16 +114,23 @@ def walk_frames(
 
 
 def growth_frames(pictures: Sequence[Path], frames: int) -> Iterator[Image.Image]:
-    """The pictures of a run's progress in turn, each equally long. pictures: of one size, in order.
+    """The pictures of a run's progress in turn, each equally long. pictures: in order; the last says the size of all.
 
-    Raises RunError for one that is damaged.
+    Raises RunError for one that is damaged, and when they are too large for a video.
     """
+    size = _opened(pictures[-1]).size
+    if max(size) > LARGEST:
+        raise RunError(f"{pictures[-1]}: {size[0]}x{size[1]} is too large for a video; {LARGEST} at most each way")
     for frame in range(frames):
-        path = pictures[frame * len(pictures) // frames]
-        try:
-            yield open_picture(path)
-        except BadImageError as error:
-            raise RunError(f"{path}: cannot be shown ({error}); delete it") from None
+        picture = _opened(pictures[frame * len(pictures) // frames])
+        yield picture if picture.size == size else picture.resize(size, Image.Resampling.NEAREST)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return open_picture(path)
+    except BadImageError as error:
+        raise RunError(f"{path}: cannot be shown ({error}); delete it") from None
 
 
 def _positions(points: int, frames: int, start: int) -> Tensor:

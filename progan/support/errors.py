@@ -2,7 +2,14 @@
 
 
 class UserError(Exception):
-    """A mistake the user can mend: says what was given, what is allowed and what to do."""
+    """A mistake the user can mend: says what was given, what is allowed and what to do.
+
+    A sentence, which is one line whatever names are in it, and lines of a list below it, if there are any.
+    """
+
+    def __str__(self) -> str:
+        sentence, *listed = map(str, self.args or ("",))
+        return "\n".join([sentence.replace("\n", "\\n"), *listed])
 
 
 class ConfigError(UserError):

@@ -1,8 +1,10 @@
 """What the attack does to files, and what every answer must keep to."""
 
+import faulthandler
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,18 +107,23 @@ class TooLong(BaseException):
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Fails the test when what happens inside takes more than SECONDS or BYTES; only Linux can be asked for both."""
+    """Fails the test when what happens inside takes more than SECONDS or BYTES; only Linux can be asked for both.
+
+    What hangs in a library, where no signal reaches Python, ends the whole process, with a traceback.
+    """
 
     def end(signum: int, frame: object) -> None:
         raise TooLong(f"over {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, end)
     signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(2 * SECONDS, exit=True, file=sys.__stderr__)
     start = _memory("VmRSS", reset=True)
     try:
         yield
     finally:
         signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
         grown = _memory("VmHWM") - start
         assert grown < BYTES, f"took {grown:,} bytes of memory"

@@ -7,6 +7,7 @@ from progan.data.create import create
 from progan.data.source import Source
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 
 
 def everything(data: ImagePyramid) -> np.ndarray:
@@ -21,7 +22,7 @@ def classes(data: ImagePyramid) -> list[int]:
 
 def refused(source: Source) -> str:
     """The one sentence with which `create` refuses, leaving nothing behind."""
-    with pytest.raises(DataError) as caught:
+    with bounded(), pytest.raises(DataError) as caught:
         create(source, quiet=True)
     message = str(caught.value)
     assert "\n" not in message

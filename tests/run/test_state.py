@@ -1,6 +1,7 @@
 """What a run has learned: the moving average, the optimizers' reset, and checkpoints that are whole or refused."""
 
 import io
+import json
 import os
 import pickle
 import shutil
@@ -23,6 +24,7 @@ from progan.schedule import Phase, Schedule
 from progan.step import train_step
 from progan.support.errors import RunError, UserError
 from progan.weights import load_network, save_network
+from tests.attack.damage import bounded
 
 try:
     import resource
@@ -301,6 +303,35 @@ def test_weights_files_bring_network_and_facts_back(trained: TrainState, tmp_pat
         load_network(tmp_path / "w.safetensors", "generator" if name == "d" else "discriminator")
 
 
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        ({"resolution": None}, "says None where resolution must be a whole number"),
+        ({"alpha": None}, "says None where alpha must be a number"),
+        ({"data": {"hash": "x", "label_names": ["a", 7]}}, r"says 7 where data\.label_names\[1\] must be a text"),
+    ],
+)
+def test_a_field_beside_weights_that_is_of_a_wrong_type_is_named(
+    tmp_path: Path, facts: dict[str, Any], named: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    save_network(path, Generator(GeneratorConfig(resolution=4, fmap_max=4)), **facts)
+    with pytest.raises(RunError, match=named):
+        load_network(path, "generator")
+
+
+def test_weights_that_claim_to_be_enormous_make_no_room(tmp_path: Path) -> None:
+    """Their network would have 12 GB; the file has one number."""
+    path = tmp_path / "w.safetensors"
+    config = {"resolution": 1024, "fmap_base": 2**20, "fmap_max": 4096}
+    foreign(path, progan=json.dumps({"kind": "generator", "config": config}))
+    with bounded(), pytest.raises(RunError, match=r"its configuration asks for .*, the file holds none"):
+        load_network(path, "generator")
+    foreign(path, progan=json.dumps({"kind": "generator", "config": config | {"resolution": 2**40}}))
+    with bounded(), pytest.raises(RunError, match="resolution: 1099511627776 is not allowed; use 8192 or less"):
+        load_network(path, "generator")
+
+
 def test_the_same_weights_are_the_same_bytes(trained: TrainState, tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_network(tmp_path / name, trained.g, nimg=1)
@@ -363,3 +394,8 @@ def test_a_checkpoint_without_a_checksum_is_still_read(
     again = TrainState.create(config, CPU)
     again.load(path)
     assert same(content(again), content(trained))
+    spoiled = bytearray(path.read_bytes())
+    spoiled[len(spoiled) // 2] ^= 1  # in some tensor
+    path.write_bytes(spoiled)
+    with pytest.raises(RunError, match=r"not a whole checkpoint of this run \(.* is damaged\)"):
+        again.load(path)

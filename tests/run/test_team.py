@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
@@ -289,22 +291,39 @@ def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(
         (2, ["--lr", "1e9"], "training diverged"),  # late: the others are in their next step
         (2, ["--metrics", "nonsense"], "nonsense not known"),
         (3, ["--batch", "8"], "8 at 4x4 cannot be cut into whole stddev groups of 4 for 3 processes"),
+        (2, ["--checkpoint-kimg", "0.1"], "checkpoint-000000112.pt: cannot be written (File too large)"),  # a full disk
     ],
 )
 def test_when_the_first_process_refuses_the_others_end_without_a_word(
     data: ImagePyramid, tmp_path: Path, processes: int, flags: list[str], sentence: str
 ) -> None:
+    resource = pytest.importorskip("resource", reason="this system limits no file sizes")
     how = ["--nproc-per-node", str(processes)]
-    done = torchrun(*how, *TRAIN, "--data", str(data.path), "--out", str(tmp_path / "run"), *flags)
+    command = [*how, *TRAIN, "--data", str(data.path), "--out", str(tmp_path / "run"), *flags]
+    most = (100_000, 100_000)  # bytes of a file, of which a checkpoint has more
+    done = torchrun(*command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
     of_progan, _, of_torchrun = done.stderr.partition("Traceback")
     assert of_progan.count(sentence) == 1, done.stderr
-    assert "File" not in of_progan
+    assert 'File "' not in of_progan
     assert of_torchrun.count("exitcode  : 2 ") == processes, done.stderr
 
 
 def test_a_process_that_torchrun_left_alone_asks_to_stop() -> None:
     assert ALONE.left_alone() == Team(torchrun=os.getppid()).left_alone() == 0
     assert Team(torchrun=os.getpid()).left_alone() == signal.SIGTERM
+
+
+def test_no_process_waits_a_day_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, does in {"get_rank": lambda: 0, "get_world_size": lambda: 2, "barrier": lambda: None}.items():
+        monkeypatch.setattr(dist, name, does)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(dist, "init_process_group", lambda *words, **how: asked.update(how))
+    with join_team(torch.device("cpu")) as team:
+        assert team.size == 2
+    assert asked["timeout"] <= timedelta(hours=3)
 
 
 @pytest.mark.slow

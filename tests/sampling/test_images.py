@@ -122,6 +122,16 @@ def test_the_grid_shows_the_same_pictures_row_by_row(weights: Path, tmp_path: Pa
     assert not sheet[8:, 16:].any()
 
 
+def test_a_grid_too_large_for_a_picture_is_refused_before_any_is_written(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("progan.sampling.images.MOST_GRID_PIXELS", 6 * 8 * 8)
+    write_images(weights, tmp_path / "fits", [0], grid=(3, 2), device="cpu")
+    with pytest.raises(ConfigError, match=r"--grid: 7x1 at this resolution is over 2\^29 pixels"):
+        write_images(weights, tmp_path / "out", [0], grid=(7, 1), device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "resolution", "alpha"),
     [

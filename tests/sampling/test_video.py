@@ -138,6 +138,43 @@ def test_the_command_shows_how_a_run_grew(run: Path, tmp_path: Path) -> None:
     assert (shown[0], shown[-1]) == ((255, 0, 0), (0, 0, 255))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".gif", ".webp"])
+@pytest.mark.parametrize("sizes", [[(16, 16), (32, 24)], [(15, 9), (15, 9)], [(32, 32), (1, 1)]])
+def test_growth_over_pictures_of_any_size(run: Path, tmp_path: Path, suffix: str, sizes: list[tuple[int, int]]) -> None:
+    if suffix == ".mp4":
+        pytest.importorskip("av")
+    for i, (size, colour) in enumerate(zip(sizes, ("red", "blue"), strict=True)):
+        Image.new("RGB", size, colour).save(run / f"fakes-{i:09d}.png")
+    out = tmp_path / f"w{suffix}"
+    assert main(["video", str(run), "--growth", "--out", str(out), "--seconds", "1", "--fps", "4"]) == 0
+    width, height = sizes[-1]
+    if suffix == ".mp4":
+        frames = decoded(out)[0]
+        assert frames[0].shape == (height + height % 2, width + width % 2, 3)
+        assert np.abs(frames[-1][0, 0].astype(int) - (0, 0, 255)).max() < 40
+        return
+    with Image.open(out) as opened:
+        shown = [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
+    assert {frame.size for frame in shown} == {(width, height)}
+    assert np.abs(np.subtract(shown[-1].getpixel((0, 0)), (0, 0, 255))).max() < 10
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "fakes-000000001.png: cannot be shown (not a picture that Pillow can read); delete it"),
+        ((8193, 1), "fakes-000000001.png: 8193x1 is too large for a video; 8192 at most each way"),
+    ],
+)
+def test_growth_over_a_picture_that_cannot_be_shown(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: tuple[int, int] | None, sentence: str
+) -> None:
+    path = run / "fakes-000000001.png"
+    path.write_bytes(b"") if content is None else Image.new("RGB", content).save(path)
+    assert sentence in refused(capsys, "video", run, "--growth", "--out", tmp_path / "w.webp")
+    assert not (tmp_path / "w.webp").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -6,10 +6,12 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from progan.support.tar_files import tar_members
+from tests.attack.damage import bounded
 
 
 def packed(mode: str) -> bytes:
@@ -50,6 +52,32 @@ def test_what_was_packed_without_its_holes_is_read(form: str, tmp_path: Path) ->
     assert read(path) == {"a.bmp": (tmp_path / "a.bmp").read_bytes()}
 
 
+def spoiled(**fields: Any) -> bytes:
+    """A tar of one member whose header is sound but for what it says."""
+    info = tarfile.TarInfo("a.png")
+    for name, value in fields.items():
+        setattr(info, name, value)
+    return info.tobuf(tarfile.PAX_FORMAT if "pax_headers" in fields else tarfile.GNU_FORMAT) + bytes(20 * 512)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (spoiled(size=-512), "a member at byte 0 has no size"),  # after it would come itself
+        (spoiled(type=tarfile.XHDTYPE, size=2**33), "a header says that it has 8,589,934,592 bytes"),
+        (spoiled(type=tarfile.GNUTYPE_LONGNAME, size=2**33), "a header says that it has 8,589,934,592 bytes"),
+        (spoiled(pax_headers={"GNU.sparse.map": "x"}), "invalid literal"),
+        (spoiled(pax_headers={"GNU.sparse.map": "0,1", "GNU.sparse.size": "x"}), "invalid literal"),
+        (spoiled(pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}), "not enough values"),
+    ],
+)
+def test_headers_that_make_no_sense_are_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(content)
+    with bounded(), pytest.raises(tarfile.TarError, match=said):
+        read(path)
+
+
 @pytest.mark.parametrize("member", [0, 1, 2])
 def test_a_flipped_bit_in_a_header_is_no_end(member: int, tmp_path: Path) -> None:
     path, whole = tmp_path / "a.tar", packed("w:")
@@ -76,6 +104,15 @@ def test_pieces_that_were_cut_out_of_a_tar_are_missed(tmp_path: Path) -> None:
         path.write_bytes(whole[: cut - 1] + whole[9 * 512 + 3 :])
         with pytest.raises(tarfile.TarError, match="no whole number of blocks"):
             read(path)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_zeros_in_place_of_the_end_of_a_packed_tar_are_no_end(mode: str, tmp_path: Path) -> None:
+    """As a download leaves them that had its room reserved and ended early."""
+    path, whole = tmp_path / "a.tar", packed(mode)
+    path.write_bytes(whole + bytes(2**20 + 1))
+    with pytest.raises(OSError, match="it ends in zeros, so it was never whole"):
+        read(path)
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])

@@ -150,16 +150,17 @@ class _Folder(Tree):
             except FileNotFoundError:  # gone meanwhile
                 continue
             except OSError as error:
-                raise DataError(
-                    f"{folder}: cannot be read ({error.strerror}); mend its permissions or move it away"
-                ) from error
+                raise _unreadable(folder, error) from error
             for entry in entries:
                 try:
                     status = entry.stat()
-                except OSError:  # a link to nowhere: worth reporting if it calls itself a picture
-                    if not entry.is_symlink():
-                        continue  # gone meanwhile
-                    status = entry.stat(follow_symlinks=False)
+                except OSError as error:
+                    if entry.is_symlink():  # to nowhere: worth reporting if it calls itself a picture
+                        status = entry.stat(follow_symlinks=False)
+                    elif isinstance(error, FileNotFoundError):  # gone meanwhile
+                        continue
+                    else:
+                        raise _unreadable(Path(entry.path), error) from error
                 if stat.S_ISDIR(status.st_mode) and not entry.name.startswith("."):
                     (links if entry.is_symlink() else folders).append(Path(entry.path))
                 elif self._is_picture(entry.name):
@@ -167,6 +168,10 @@ class _Folder(Tree):
                         yield Path(entry.path)
                     else:  # a pipe or a device
                         self.other += 1
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror}); mend its permissions or move it away")
 
 
 class _Zip(Tree):

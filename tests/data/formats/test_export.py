@@ -202,6 +202,16 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, to):
 
 
 @pytest.mark.parametrize("to", FORMATS)
+def test_a_place_that_cannot_be_is_one_sentence(tmp_path, to):
+    data = write(tmp_path / "d", noise())
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file" / "x.zip", Path("/proc/x.zip")):
+        with pytest.raises(DataError, match=r"x\.zip: cannot be written \(.*\); free some space or choose another"):
+            save(data, out, to)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("to", FORMATS)
 def test_a_full_disk_at_the_very_end(tmp_path, to, monkeypatch):
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

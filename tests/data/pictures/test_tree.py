@@ -16,6 +16,7 @@ from progan.data.pictures.tree import open_tree
 from progan.data.sources.folder import Folder
 from progan.data.store.pyramid import ImagePyramid
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 
 NAMES = ["b/2.png", "b/10.png", "a/1.png", "a/c/d.bmp"]
 
@@ -120,6 +121,7 @@ def test_labels_of_a_dataset_json(tmp_path, named):
         (b'{"labels": [["a/1.png", 2]]}', "a/c/d.bmp has no label"),
         (b'{"labels": {"a/1.png": 0.5}}', "a/1.png has the label 0.5, which is no class index"),
         (b'{"labels": {"a/1.png": -1}}', "a/1.png has the label -1"),
+        (b'{"labels": {"a/1.png": 1000000000}}', "a/1.png has the label 1000000000, which is no class index"),
     ],
 )
 def test_labels_that_are_none(tmp_path, labels, message):
@@ -218,7 +220,15 @@ def test_a_zip_that_was_replaced_is_read_anew(tmp_path):
 
 
 def names_in(src: Path) -> list[str]:
-    return [file.name for file in open_tree(src).files()]
+    with bounded():
+        return [file.name for file in open_tree(src).files()]
+
+
+def test_a_pipe_that_calls_itself_a_picture_is_none(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"")
+    os.mkfifo(tmp_path / "two.png")
+    tree = open_tree(tmp_path)
+    assert ([file.name for file in tree.files()], tree.other) == (["one.png"], 1)
 
 
 def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
@@ -229,6 +239,50 @@ def test_links_lead_into_each_real_folder_once(tmp_path: Path) -> None:
         (tmp_path / "a" / f"to-b-{level}").symlink_to(tmp_path / "b")
         (tmp_path / "b" / f"to-a-{level}").symlink_to(tmp_path / "a")
     assert names_in(tmp_path) == ["a/one.png", "b/one.png"]
+
+
+def test_a_folder_goes_by_its_own_name_not_by_that_of_a_link_to_it(tmp_path: Path) -> None:
+    (tmp_path / "z").mkdir()
+    (tmp_path / "z" / "one.png").write_bytes(b"")
+    (tmp_path / "a").symlink_to(tmp_path / "z")
+    assert names_in(tmp_path) == ["z/one.png"]
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_what_cannot_be_looked_at_is_no_smaller_data_set(tmp_path: Path, monkeypatch, error: OSError) -> None:
+    """As in a folder that may be listed and not entered."""
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"")
+
+    class Entry:
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self.is_symlink, self.really = entry.name, entry.path, entry.is_symlink, entry.stat
+
+        def stat(self, **how: bool) -> os.stat_result:
+            if self.name == "two.png":
+                raise error
+            return self.really(**how)
+
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: [Entry(entry) for entry in scandir(folder)])
+    with pytest.raises(DataError, match=rf"two\.png: cannot be read \({error.strerror}\); mend its permissions"):
+        names_in(tmp_path)
+
+
+def test_what_vanishes_while_a_folder_is_walked_is_passed_over(tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    for name in ("a/one.png", "gone.png"):
+        (tmp_path / name).write_bytes(b"")
+    scandir = os.scandir
+
+    def vanishing(folder: Path) -> list[os.DirEntry[str]]:
+        entries = list(scandir(folder))
+        (tmp_path / "gone.png").unlink() if folder == tmp_path else (tmp_path / "b").rmdir()
+        return entries
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert names_in(tmp_path) == ["a/one.png"]
 
 
 def test_a_thousand_levels_are_walked(tmp_path: Path) -> None:
@@ -248,7 +302,7 @@ def test_a_thousand_levels_are_walked(tmp_path: Path) -> None:
 
 def test_a_list_that_is_no_plain_file_or_too_large_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "dataset.json")
-    with pytest.raises(DataError, match="it is a pipe"):
+    with bounded(), pytest.raises(DataError, match="it is a pipe"):
         open_tree(tmp_path).read("dataset.json")
     bomb = tmp_path / "bomb.zip"
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("dataset.json", "w") as file:

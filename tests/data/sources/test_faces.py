@@ -15,6 +15,7 @@ from progan.data.sources import faces
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.support.errors import DataError
 from progan.support.workers import work
+from tests.attack.damage import bounded
 from tests.command import on_screen
 
 pytest.importorskip("dicebear")
@@ -91,7 +92,7 @@ def test_the_manifest_names_the_artist_and_the_licence(tmp_path):
     ],
 )
 def test_wrong_arguments(tmp_path, wrong, message):
-    with pytest.raises(DataError, match=message):
+    with bounded(), pytest.raises(DataError, match=message):
         create_faces(tmp_path / "d", **{"count": 1, "resolution": 16, "quiet": True, **wrong})
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,6 @@
 import hashlib
 import io
+import os
 import pickle
 import re
 from pathlib import Path
@@ -9,11 +10,12 @@ import pytest
 from PIL import Image
 
 from progan.data.create import create
-from progan.data.formats.lmdb import read_tree, read_value, records
-from progan.data.source import BadImage, ImageStream, Made
+from progan.data.formats.lmdb import Record, read_tree, read_value, records
+from progan.data.source import BadImage, BadImageError, ImageStream, Made
 from progan.data.sources.lsun import Lsun, category_and_split
 from progan.data.store.pyramid import box_pyramid
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 
 lmdb = pytest.importorskip("lmdb")
 
@@ -261,7 +263,7 @@ def test_an_index_that_is_not_what_it_says_is_told(src, at, value, message):
     for start in (0, 4096):  # both states
         content[start + at : start + at + 8] = value.to_bytes(8, "little")
     (src / "data.mdb").write_bytes(content)
-    with pytest.raises(DataError, match=re.escape(message)):
+    with bounded(), pytest.raises(DataError, match=re.escape(message)):
         create(source(src, resolution=8, workers=1), quiet=True)
     assert not list(src.parent.glob("out*"))
 
@@ -281,8 +283,41 @@ def test_branches_that_lead_where_they_led_before_are_told(src, node, leads_to, 
     )
     content[root + nodes[node] : root + nodes[node] + 6] = number
     path.write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with bounded(), pytest.raises(DataError, match=message):
         list(records(path, read_tree(path)))
+
+
+def leads_to(path: Path, page: int) -> None:
+    """Say of the one value of an LMDB, which is long, that it begins at another page."""
+    content, root = bytearray(path.read_bytes()), read_tree(path).root * 4096
+    node = root + int.from_bytes(content[root + 16 : root + 18], "little")
+    content[node + 48 : node + 56] = page.to_bytes(8, "little")  # after 8 bytes and the key's 40
+    path.write_bytes(content)
+
+
+def test_a_value_that_lies_outside_the_file_is_told(src):
+    write_lmdb(src, [bytes(9000)])
+    path = src / "data.mdb"
+    leads_to(path, 10**6)
+    with pytest.raises(DataError, match=r"its index is damaged \(a record at byte \d+ lies outside the file\)"):
+        list(records(path, read_tree(path)))
+
+
+def test_a_value_that_is_not_where_the_index_says_is_a_bad_image(src):
+    write_lmdb(src, [bytes(9000)])
+    path = src / "data.mdb"
+    leads_to(path, 0)
+    (record,) = records(path, read_tree(path))
+    with pytest.raises(BadImageError, match="is not where the index says"):
+        read_value(path, record)
+
+
+def test_a_value_longer_than_any_picture_makes_no_room(tmp_path):
+    path = tmp_path / "data.mdb"
+    path.touch()
+    os.truncate(path, 2**30)
+    with bounded(), pytest.raises(BadImageError, match="has 536,870,913 bytes, more than any picture"):
+        read_value(path, Record(b"key", 0, 2**29 + 1, None))
 
 
 def test_wrong_options(src):

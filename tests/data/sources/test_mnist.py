@@ -198,6 +198,7 @@ def test_numbers_out_of_range(src, out):
     assert "0 images" in refused(Mnist(src=src, out=out, images=0))
     assert "-3 images" in refused(Mnist(src=src, out=out, images=-3))
     assert "0 images" in refused(MnistRgb(src=src, out=out, count=0))
+    assert "--count: 1,048,577 is not allowed" in refused(MnistRgb(src=src, out=out, count=2**20 + 1))
     assert "seed -1" in refused(MnistRgb(src=src, out=out, count=1, seed=-1))
     assert "seed" in refused(MnistRgb(src=src, out=out, count=1, seed=2**64))
 

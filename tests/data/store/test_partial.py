@@ -17,6 +17,7 @@ from progan.data.store.partial import Partial, held
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.support.errors import DataError
+from tests.attack.damage import bounded
 from tests.conftest import MakeData
 
 AT_WORK = """
@@ -74,7 +75,7 @@ def test_an_export_clears_too_and_leaves_others_alone(to: str, make_data: MakeDa
 def test_of_two_that_could_go_on_the_second_is_refused_at_once(tmp_path: Path) -> None:
     out = tmp_path / "data"
     process, _ = at_work(out, "kept")
-    with pytest.raises(DataError, match=r"data\.partial: another progan is at work on it"):
+    with bounded(), pytest.raises(DataError, match=r"data\.partial: another progan is at work on it"):
         write(out, identity={"kind": "x"})
     process.kill()
     process.wait()

@@ -153,6 +153,16 @@ def test_a_data_set_that_is_moved_or_replaced_is_read_on(tmp_path):
     assert np.array_equal(data.read(np.arange(3), 16), images(3))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be moved there")
+def test_a_data_set_that_is_cut_where_it_was_moved_to_is_not_read(tmp_path):
+    """Its pages behind the end would end the process."""
+    data = write(tmp_path / "d", images(3))
+    (tmp_path / "d").rename(tmp_path / "moved")
+    truncate(tmp_path / "moved" / "images-16x16.npy")
+    with pytest.raises(DataError, match=r"images-16x16\.npy: was changed while it was in use"):
+        data.read(np.array([0]), 16)
+
+
 def test_without_labels(tmp_path):
     data = write(tmp_path / "d", images(2))
     assert data.label_names is None
