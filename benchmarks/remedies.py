@@ -63,7 +63,7 @@ def main() -> None:
         if name != BASE:
             moment = ["--branch", trunk, "--from-kimg", start / 1000]
             progan("train", "--data", args.data, *moment, "--out", run, *kept, *flags)
-        curves[name] = [point for point in measured(run, args) if point["nimg"] >= start]
+        curves[name] = [point for point in measured(run, args) if point["nimg"] > start]
         write(args.out, curves, schedule)
 
 
