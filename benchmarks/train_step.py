@@ -19,8 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
@@ -29,6 +27,7 @@ from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.step import read_reals, train_step
 from progan.support.device import pick_device, pick_precision
+from progan.support.flops import CountFlops
 from progan.support.malloc import keep_freed_memory
 
 BATCH = 16
@@ -92,21 +91,6 @@ class Step:
 
     def read(self) -> None:
         self.reals_at(self.state.nimg)
-
-
-class CountFlops(TorchDispatchMode):
-    """Floating-point operations of the convolutions and matrix products that run inside it."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        operation = func._overloadpacket
-        if operation is torch.ops.aten.addmm_:
-            operation = torch.ops.aten.addmm
-        if count := flop_registry.get(operation):
-            self.total += count(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def report(formats, pixels, device, steps, seconds, reading, peak) -> None:  # type: ignore[no-untyped-def]

@@ -90,11 +90,11 @@ def _parsed(argv: list[str]) -> Command:
     """The command of these words. What cannot be one is said on standard error, cleaned, and ends with exit code 2."""
     if given(argv, "--out") == "":  # as a path it would be the current folder
         raise ConfigError("--out: '' is no name; give one, or . for the current folder")
-    told = StringIO()
+    told, of_train = StringIO(), argv if argv[:1] == ["train"] else []
     try:
         with redirect_stderr(told):
             return tyro.cli(
-                Annotated[Train, subcommand(name="train", default=Train(config=preset_config(argv)))]
+                Annotated[Train, subcommand(name="train", default=Train(config=preset_config(of_train)))]
                 | Annotated[Generate, subcommand(name="generate")]
                 | Annotated[Project, subcommand(name="project")]
                 | Annotated[Video, subcommand(name="video")]

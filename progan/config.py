@@ -191,6 +191,11 @@ class TrainConfig:
     """Adam's epsilon."""
     ema_decay: float = 0.999
     """Decay of G's moving average, per D step."""
+    ema_rampup: float = 0.0
+    """Most half-life of that average as a share of the images since the newest block entered: a short memory while
+    the block is new (StyleGAN2-ADA: 0.05 of all images); 0: the same decay always (paper)."""
+    optimizer_reset: Literal["both", "g", "d", "none"] = "both"
+    """Whose Adam forgets its moments when a block enters and when it is in (appendix A.1: both)."""
     d_steps: int = 1
     """D updates per G update."""
     labels: Literal["use", "ignore"] = "use"
@@ -239,6 +244,7 @@ class TrainConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}: {getattr(self, name)} is not allowed; use 0 up to, not including, 1")
+        check_at_least(0, ema_rampup=self.ema_rampup)
         if not self.adam_eps > 0:
             raise ConfigError(f"adam_eps: {self.adam_eps} is not allowed; use a number above 0")
         check_choices(self)

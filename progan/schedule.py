@@ -68,6 +68,11 @@ class Schedule:
             value_at(self.config.d_lr, resolution),
         )
 
+    def entered_nimg(self, nimg: int) -> int:
+        """The image at which the newest block of the phase at `nimg` entered; 0 for the first one."""
+        blocks = (self.at(nimg).index + 1) // 2
+        return blocks * (self.config.stable_nimg + self.config.fade_nimg) - self.config.fade_nimg if blocks else 0
+
     def first_full_nimg(self) -> int:
         """The first image of the last phase, where the network is fully grown."""
         return self.stable_from_nimg(self.resolution)

@@ -35,7 +35,7 @@ def train_step(
     for _ in range(config.d_steps):
         reals, labels = reals_at(state.nimg)
         terms |= _update_d(state, reals, labels, phase, team)
-        state.update_ema()
+        state.update_ema(phase.batch)
         state.nimg += phase.batch
     terms |= _update_g(state, labels, phase, team)
     if Schedule(config.schedule, config.g.resolution).at(state.nimg).index != phase.index:

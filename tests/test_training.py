@@ -233,6 +233,8 @@ class SlowRun:
             loss = loss + self.label_loss(real_logits, labels) + self.label_loss(fake_logits, labels)
             self.d_adam.step(self.d, loss, phase.d_lr)
             decay = self.config.ema_decay
+            if self.config.ema_rampup:  # since the block entered, at 0
+                decay = min(decay, 0.5 ** (n / (self.config.ema_rampup * (self.nimg + n))))
             self.ema = {name: decay * old + (1 - decay) * self.g[name].detach() for name, old in self.ema.items()}
             self.nimg += n
         fakes = slow_g(self.g, self.latents("latents of G", phase.batch), labels, alpha, config.g)
@@ -264,6 +266,7 @@ STEPS = {
     "minibatch discrimination": {"d": {"minibatch_kernels": 6, "minibatch_dims": 3, "stddev_group": 0}},
     "both of them": {"d": {"minibatch_kernels": 2}},
     "lsgan": {"g": {"label_dim": 3}, "d": {"label_dim": 3}, "loss": LossConfig(kind="lsgan", lsgan_fake_weight=0.3)},
+    "short memory": {"ema_rampup": 0.1},
     "momentum, two D steps": {"beta1": 0.5, "beta2": 0.9, "d_steps": 2, "ema_decay": 0.9},
 }
 

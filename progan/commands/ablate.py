@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +11,10 @@ from typing import Literal
 class Ablate:
     """The paper's ablation study (table 1): train its rows, measure them, one table. The same command goes on."""
 
-    data: Path
-    """Data set to train on, made by `progan data create`."""
     out: Path
     """Folder of the study."""
+    data: Path | None = None
+    """Data set to train on, made by `progan data create`; training-speed needs none."""
     scale: Literal["small", "paper"] = "small"
     """paper: 128x128 as published, for GPUs; small: 32x32, minutes per row on one core of a CPU."""
     rows: str = "a,b,c,d,e*,e,f,g,h"
@@ -29,18 +29,41 @@ class Ablate:
     """Images of each measured set; by default 8192 (small) and 16384 (paper), which need half as many reals more."""
     more_rows: Path | None = None
     """JSON file of rows of your own, {"name", "base", "title", "overrides"} each."""
-    figure: Literal["none", "time-to-quality"] = "none"
-    """time-to-quality: instead of the table, SWD against time with and without growing, rows g and g-ungrown."""
+    figure: Literal["none", "time-to-quality", "training-speed"] = "none"
+    """Instead of the table. time-to-quality: SWD against time with and without growing, rows g and g-ungrown;
+    training-speed: images shown against time, from a step's cost at every resolution, without training (figure 4c)."""
+    preset: str | None = None
+    """Of training-speed: a preset in place of the scale's row g."""
     jobs: int | None = None
     """Runs side by side; by default one per core, on a GPU one. It changes no result."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.studies.ablation.rows import ROWS, chosen_rows, read_rows
+        from progan.presets import PRESETS
+        from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows, read_rows
         from progan.studies.ablation.study import Study
+        from progan.studies.ablation.training_speed import training_speed
+        from progan.studies.rows import row_config
         from progan.studies.tables import show
+        from progan.support.errors import ConfigError, printable
 
+        if self.figure == "training-speed":
+            if self.preset is not None and self.preset not in PRESETS:
+                raise ConfigError(
+                    f"--preset: {printable(repr(self.preset))} is not known; use one of {', '.join(PRESETS)}"
+                )
+            if self.preset is None:
+                config = row_config(next(row for row in ROWS if row.name == "g"), self.scale, SCALES, ROWS)
+            else:
+                config = PRESETS[self.preset].config
+            name = self.preset or f"scale {self.scale}, row g"
+            show(*training_speed(name, replace(config, device=self.device), self.out))
+            return
+        if self.preset is not None:
+            raise ConfigError("--preset: is for --figure training-speed; leave it out")
+        if self.data is None:
+            raise ConfigError("--data: is missing; give a data set that progan data create made")
         rows = [*ROWS, *(read_rows(self.more_rows) if self.more_rows is not None else [])]
         study = Study(self.data, self.out, self.scale, self.held_out, self.mirror, self.seeds, self.images, self.device)
         command = f"progan {shlex.join(sys.argv[1:])}"

@@ -77,8 +77,10 @@ class TrainState:
 
     def reset_optimizers(self) -> None:
         """Forget Adam's moments: the loss has just changed with the networks (appendix A.1)."""
-        self.g_optimizer = new_optimizer(self.g, self.config)
-        self.d_optimizer = new_optimizer(self.d, self.config)
+        if self.config.optimizer_reset in ("both", "g"):
+            self.g_optimizer = new_optimizer(self.g, self.config)
+        if self.config.optimizer_reset in ("both", "d"):
+            self.d_optimizer = new_optimizer(self.d, self.config)
 
     def stage(self) -> dict[str, Any]:
         """What a weights file says about how far its network has grown: nimg, resolution, alpha."""
@@ -86,13 +88,21 @@ class TrainState:
         phase = Schedule(schedule, self.config.g.resolution).at(max(0, min(self.nimg, schedule.total_nimg - 1)))
         return {"nimg": self.nimg, "resolution": phase.resolution, "alpha": phase.alpha}
 
-    def update_ema(self) -> None:
+    def update_ema(self, batch: int) -> None:
         """G_ema follows G by one D step, all layers (appendix A.1); batch norm's statistics are averages already."""
         averages, weights = ([*network.parameters()] for network in (self.g_ema, self.g))
-        get_ema_multi_avg_fn(self.config.ema_decay)(averages, weights, None)
+        get_ema_multi_avg_fn(self.ema_decay(batch))(averages, weights, None)
         if self.config.g.norm == "batch":
             for own, new in zip(self.g_ema.buffers(), self.g.buffers(), strict=True):
                 own.copy_(new)
+
+    def ema_decay(self, batch: int) -> float:
+        """The decay of a D step, whose minibatch ends `batch` images from here."""
+        decay, rampup = self.config.ema_decay, self.config.ema_rampup
+        schedule = Schedule(self.config.schedule, self.config.g.resolution)
+        if not rampup or not (since := self.nimg + batch - schedule.entered_nimg(self.nimg)):
+            return decay
+        return min(decay, 0.5 ** (batch / (rampup * since)))
 
     def _parts(self) -> dict[str, Any]:
         return {

@@ -100,11 +100,23 @@ def test_the_average_follows_every_layer_from_the_start(make_config: Any) -> Non
     with torch.no_grad():
         for parameter in state.g.parameters():
             parameter.add_(1.0)
-    state.update_ema()
-    state.update_ema()
+    state.update_ema(4)
+    state.update_ema(4)
     for name, weight in state.g.state_dict().items():  # those of resolutions to come, too
         wanted = 0.75**2 * before[name] + (1 - 0.75**2) * weight
         assert torch.allclose(state.g_ema.state_dict()[name], wanted, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("nimg", "decay"),
+    [(0, 0.25), (8, 0.5), (92, 0.5 ** (8 / 50)), (100, 0.25), (108, 0.5), (200, 0.5 ** (8 / 54)), (300, 0.25),
+     (396, 0.5 ** (8 / 52)), (10_000, 0.99)],
+)  # fmt: skip
+def test_the_average_of_a_new_block_is_short(make_config: Any, nimg: int, decay: float) -> None:
+    config = make_config(schedule={"stable_nimg": 100, "fade_nimg": 100}, ema_decay=0.99, ema_rampup=0.5)
+    state = TrainState.create(config, CPU)  # 16x16: its blocks enter at 100 and 300
+    state.nimg = nimg
+    assert state.ema_decay(8) == pytest.approx(decay)
 
 
 def test_growing_never_restarts_the_average(config: TrainConfig) -> None:
@@ -130,6 +142,16 @@ def test_optimizers_reset_at_the_borders_of_phases_and_only_there(make_config: A
         else:
             assert steps == {(state.nimg - (resets[-1] if resets else 0)) / 4}  # moments of this phase, and all of them
     assert resets == [16, 28, 44, 56]
+
+
+@pytest.mark.parametrize(("whose", "forgets"), [("both", {"g", "d"}), ("g", {"g"}), ("d", {"d"}), ("none", set())])
+def test_whose_optimizer_is_reset(make_config: Any, whose: str, forgets: set[str]) -> None:
+    config = make_config(schedule={"stable_nimg": 8, "fade_nimg": 8, "total_nimg": 40}, optimizer_reset=whose)
+    state = TrainState.create(config, CPU)
+    step(state)
+    step(state)
+    assert state.nimg == 8
+    assert {name for name in ("g", "d") if not getattr(state, f"{name}_optimizer").state} == forgets
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,233 @@
+"""How much sooner growing shows as many images (paper 6.2, figure 4c), from the cost of a step at every resolution."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+
+from progan.config import TrainConfig
+from progan.run.dry_run import enough_memory, step_advice
+from progan.run.state import TrainState
+from progan.schedule import Schedule, Span
+from progan.step import train_step
+from progan.studies.tables import markdown_table
+from progan.support.device import machine, pick_device, pick_precision
+from progan.support.files import make_folder, write_json, write_text, write_whole
+from progan.support.flops import CountFlops
+from progan.support.malloc import keep_freed_memory
+from progan.support.progress import duration, progress_bar
+
+ROUNDS = 3
+LEAST_S = 0.3  # that a phase is timed for in each round
+
+Of = Literal["seconds", "flops"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Training at one phase, for each real image shown: seconds, the least and the most of them, and flops of both
+    networks' convolutions and matrix products."""
+
+    resolution: int
+    fading: bool
+    start_nimg: int
+    stop_nimg: int
+    batch: int
+    seconds: float
+    least: float
+    most: float
+    flops: float
+
+
+def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
+    """The cost of every phase of a schedule, in its order, by real steps on random images.
+
+    All phases are timed in turn, round by round, and each has the median of its rounds, so that a machine that speeds
+    up or slows down treats all alike. Raises RunError when the memory is not enough.
+    """
+    device = pick_device(config.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    schedule = Schedule(config.schedule, config.g.resolution)
+    state, spans = TrainState.create(config, device), schedule.phases()
+    found: list[list[float]] = [[] for _ in spans]
+    flops: list[float] = []
+
+    with progress_bar("timing {task.fields[at]}", MofNCompleteColumn, TimeRemainingColumn) as progress:
+        task = progress.add_task("", total=(rounds + 1) * len(spans), at="")
+        for turn in range(rounds + 1):
+            for span, seconds in zip(spans, found, strict=True):
+                progress.update(task, at=f"{span.resolution}x{span.resolution}")
+                step = _step(state, schedule, span, device)
+                if turn:
+                    seconds.append(_timed(step, device))
+                else:  # what is slow the first time only
+                    with CountFlops() as counter:
+                        images = step()
+                    flops.append(counter.total / images)
+                progress.advance(task)
+    return [
+        Cost(
+            span.resolution,
+            span.fading,
+            span.start_nimg,
+            span.stop_nimg,
+            schedule.at(span.start_nimg).batch,
+            statistics.median(seconds),
+            min(seconds),
+            max(seconds),
+            work,
+        )
+        for span, seconds, work in zip(spans, found, flops, strict=True)
+    ]
+
+
+def speed_ups(costs: Sequence[Cost], of: Of) -> list[float]:
+    """At the end of each phase: how many times as long it takes to show as many images without growing."""
+    grown = accumulate((cost.stop_nimg - cost.start_nimg) * getattr(cost, of) for cost in costs)
+    return [cost.stop_nimg * getattr(costs[-1], of) / spent for cost, spent in zip(costs, grown, strict=True)]
+
+
+def training_speed(name: str, config: TrainConfig, out: Path, rounds: int = ROUNDS) -> tuple[str, list[Path]]:
+    """Measure, and write training-speed.json, .md and, with matplotlib, .png: the text, and the files written."""
+    device = pick_device(config.device)
+    config = replace(config, precision=pick_precision(config.precision, device))
+    make_folder("--out", out)
+    costs = measure_costs(config, rounds)
+    about = machine(device) | {"config": name, "precision": config.precision, "rounds": rounds}
+    text = report(about, costs)
+    paths = [out / f"training-speed.{kind}" for kind in ("json", "md", "png")]
+    write_json(paths[0], {"about": about, "phases": [asdict(cost) for cost in costs]})
+    write_text(paths[1], text)
+    return text, paths if figure(paths[2], name, costs) else paths[:2]
+
+
+def report(about: dict[str, Any], costs: Sequence[Cost]) -> str:
+    """A sentence and a table in Markdown."""
+    rows = [
+        (
+            f"{cost.resolution}x{cost.resolution}",
+            "fade" if cost.fading else "stable",
+            f"{cost.stop_nimg / 1000:,g}",
+            f"{cost.batch}",
+            f"{1000 * cost.seconds:.3g} ({1000 * cost.least:.3g} to {1000 * cost.most:.3g})",
+            f"{cost.flops / 1e9:.3g}",
+            f"{measured:.3g}",
+            f"{counted:.3g}",
+        )
+        for cost, measured, counted in zip(costs, speed_ups(costs, "seconds"), speed_ups(costs, "flops"), strict=True)
+    ]
+    heads = (
+        "resolution",
+        "phase",
+        "until kimg",
+        "batch",
+        "ms per image",
+        "GFLOP per image",
+        "times as fast until then",
+    )
+    facts = ", ".join(f"{name} {value}" for name, value in about.items())
+    return f"{_in_words(costs)}\n\n{markdown_table((*heads, 'by multiplies alone'), rows, words=2)}\n{facts}\n"
+
+
+def figure(path: Path, name: str, costs: Sequence[Cost]) -> Path | None:
+    """Images against hours, and the speed-up against images; returns None, and draws nothing, without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    page = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = page.subplots(1, 2)
+    shown = [0.0, *(cost.stop_nimg / 1e6 for cost in costs)]
+    grown = [0.0, *accumulate((cost.stop_nimg - cost.start_nimg) * cost.seconds / 3600 for cost in costs)]
+    whole = 1e6 * costs[-1].seconds / 3600  # hours per million images
+    left.plot(grown, shown, linewidth=2, label="grown")
+    left.plot([0, grown[-1]], [0, grown[-1] / whole], linewidth=2, label="not grown")
+    left.set(xlabel="hours of training", ylabel="million real images shown", title=name)
+    left.set_xlim(0, grown[-1])
+    left.set_ylim(bottom=0)
+    left.legend()
+    grid = [shown[-1] * share / 500 for share in range(1, 501)]
+    for of, style, label in (("seconds", "-", "measured"), ("flops", "--", "by multiplies alone")):
+        right.plot(grid, [_speed_up_at(costs, of, 1e6 * at) for at in grid], style, linewidth=2, label=label)  # type: ignore[arg-type]
+    right.set(xlabel="million real images shown", ylabel="times as fast as not grown", yscale="log")
+    right.set_title(f"{speed_ups(costs, 'seconds')[-1]:.3g} times at the end")
+    right.set_xlim(0, shown[-1])
+    right.set_ylim(bottom=1)
+    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    right.legend()
+    for axis, places in ((left, grown), (right, shown)):
+        _bands(axis, costs, places)
+        axis.grid(alpha=0.25)
+    write_whole(path, lambda file: page.savefig(file, format="png", dpi=100))
+    return path
+
+
+def _in_words(costs: Sequence[Cost]) -> str:
+    *_, total = accumulate((cost.stop_nimg - cost.start_nimg) * cost.seconds for cost in costs)
+    last, ratios = costs[-1], speed_ups(costs, "seconds")
+    text = (
+        f"With growing, the {last.stop_nimg / 1000:,g} kimg of this schedule take {duration(total)} on this machine;"
+        f" without, {duration(last.stop_nimg * last.seconds)}: {ratios[-1]:.3g} times as fast."
+    )
+    if len(costs) > 1:
+        text += (
+            f" When the last block is in, after {last.start_nimg / 1000:,g} kimg, it is {ratios[-2]:.3g} times."
+            " From there on both take the same time for an image."
+        )
+    return text
+
+
+def _speed_up_at(costs: Sequence[Cost], of: Of, nimg: float) -> float:
+    spent = sum(max(0.0, min(nimg, cost.stop_nimg) - cost.start_nimg) * getattr(cost, of) for cost in costs)
+    return float(nimg * getattr(costs[-1], of) / spent)
+
+
+def _bands(axis: Any, costs: Sequence[Cost], places: Sequence[float]) -> None:
+    """Shade every other resolution, and name it where there is room."""
+    for cost, start, stop in zip(costs, places, places[1:], strict=False):
+        odd = cost.resolution.bit_length() % 2
+        axis.axvspan(start, stop, color="black", alpha=0.06 if odd else 0.02, linewidth=0)
+        if not cost.fading and stop - start > 0.035 * places[-1]:
+            place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "color": "0.45"}
+            axis.text((start + stop) / 2, 0.01, cost.resolution, fontsize=9, **place)
+
+
+def _step(state: TrainState, schedule: Schedule, span: Span, device: torch.device) -> Callable[[], int]:
+    """A step in the middle of a phase, on images that are there; it returns how many it showed."""
+    config, middle = state.config, (span.start_nimg + span.stop_nimg) // 2
+    phase = schedule.at(middle)
+    shape = (phase.batch, config.g.channels, phase.resolution, phase.resolution)
+    images = torch.rand(shape, device=device) * 2 - 1
+    classes = torch.arange(phase.batch, device=device) % max(1, config.g.label_dim)
+    labels = torch.eye(config.g.label_dim, device=device)[classes] if config.g.label_dim else None
+
+    def step() -> int:
+        state.nimg = middle
+        with enough_memory(lambda: step_advice(config, phase, 1)):
+            train_step(state, lambda nimg: (images, labels), phase)
+        return config.d_steps * phase.batch
+
+    return step
+
+
+def _timed(step: Callable[[], int], device: torch.device) -> float:
+    """Seconds per image, of as many steps as LEAST_S hold."""
+
+    def of(steps: int) -> tuple[float, int]:
+        start = time.perf_counter()
+        images = sum(step() for _ in range(steps))
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
+        return time.perf_counter() - start, images
+
+    seconds, images = of(1)
+    if seconds < LEAST_S / 2:
+        seconds, images = of(round(LEAST_S / seconds))
+    return seconds / images
