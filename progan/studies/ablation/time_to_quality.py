@@ -106,7 +106,7 @@ def figure(path: Path, curves: Mapping[str, Sequence[Point]], floor: Mapping[str
         return None
     levels.sort(key=lambda level: -int(level) if level.isdigit() else 0)
     values = [value for name in levels for curve in curves.values() for value in _curve(curve, "nimg", name)[1]]
-    logarithmic = bool(values) and max(values) > 5 * min(values)
+    by_factors = bool(values) and max(values) > 5 * min(values)
     hours = max(point["seconds"] for point in points) > 2 * 3600
     units: dict[By, tuple[float, str]] = {
         "seconds": (3600, "hours of training") if hours else (60, "minutes of training"),
@@ -126,8 +126,8 @@ def figure(path: Path, curves: Mapping[str, Sequence[Point]], floor: Mapping[str
             axis.set_xlabel(label, fontsize=12)
             axis.set_xlim(0, 1.02 * max(point[by] for point in points) / unit)
             _bands(axis, next(iter(curves.values())), by, unit)
-            if logarithmic:
-                _logarithmic(axis)
+            if by_factors:
+                logarithmic(axis)
             else:
                 axis.set_ylim(bottom=0)
             axis.tick_params(labelsize=11, labelleft=True)
@@ -280,7 +280,7 @@ def _bands(axis: Any, curve: Sequence[Point], by: By, unit: float) -> None:
             axis.text((start + end) / 2, 0.985, resolution, fontsize=10, **place)
 
 
-def _logarithmic(axis: Any) -> None:
+def logarithmic(axis: Any) -> None:
     """A logarithmic axis with plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 

@@ -16,6 +16,7 @@ from progan.run.dry_run import enough_memory, step_advice
 from progan.run.state import TrainState
 from progan.schedule import Schedule, Span
 from progan.step import train_step
+from progan.studies.ablation.time_to_quality import logarithmic
 from progan.studies.tables import markdown_table
 from progan.support.device import machine, pick_device, pick_precision
 from progan.support.files import make_folder, write_json, write_text, write_whole
@@ -116,10 +117,10 @@ def report(about: dict[str, Any], costs: Sequence[Cost]) -> str:
             "fade" if cost.fading else "stable",
             f"{cost.stop_nimg / 1000:,g}",
             f"{cost.batch}",
-            f"{1000 * cost.seconds:.3g} ({1000 * cost.least:.3g} to {1000 * cost.most:.3g})",
-            f"{cost.flops / 1e9:.3g}",
-            f"{measured:.3g}",
-            f"{counted:.3g}",
+            f"{_short(1000 * cost.seconds)} ({_short(1000 * cost.least)} to {_short(1000 * cost.most)})",
+            _short(cost.flops / 1e9),
+            _short(measured),
+            _short(counted),
         )
         for cost, measured, counted in zip(costs, speed_ups(costs, "seconds"), speed_ups(costs, "flops"), strict=True)
     ]
@@ -152,21 +153,25 @@ def figure(path: Path, name: str, costs: Sequence[Cost]) -> Path | None:
     left.set(xlabel="hours of training", ylabel="million real images shown", title=name)
     left.set_xlim(0, grown[-1])
     left.set_ylim(bottom=0)
-    left.legend()
+    left.legend(loc="upper left")
     grid = [shown[-1] * share / 500 for share in range(1, 501)]
     for of, style, label in (("seconds", "-", "measured"), ("flops", "--", "by multiplies alone")):
         right.plot(grid, [_speed_up_at(costs, of, 1e6 * at) for at in grid], style, linewidth=2, label=label)  # type: ignore[arg-type]
-    right.set(xlabel="million real images shown", ylabel="times as fast as not grown", yscale="log")
+    right.set(xlabel="million real images shown", ylabel="times as fast as not grown")
     right.set_title(f"{speed_ups(costs, 'seconds')[-1]:.3g} times at the end")
     right.set_xlim(0, shown[-1])
     right.set_ylim(bottom=1)
-    right.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    logarithmic(right)
     right.legend()
     for axis, places in ((left, grown), (right, shown)):
         _bands(axis, costs, places)
         axis.grid(alpha=0.25)
     write_whole(path, lambda file: page.savefig(file, format="png", dpi=100))
     return path
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _in_words(costs: Sequence[Cost]) -> str:
