@@ -69,9 +69,9 @@ class Schedule:
         )
 
     def entered_nimg(self, nimg: int) -> int:
-        """The image at which the newest block of the phase at `nimg` entered; 0 for the first one."""
-        blocks = (self.at(nimg).index + 1) // 2
-        return blocks * (self.config.stable_nimg + self.config.fade_nimg) - self.config.fade_nimg if blocks else 0
+        """The first image of the newest block at `nimg`, where it begins to fade in; 0 for 4x4, and without growing."""
+        stable_from = self.stable_from_nimg(self.at(nimg).resolution)
+        return max(0, stable_from - self.config.fade_nimg)
 
     def first_full_nimg(self) -> int:
         """The first image of the last phase, where the network is fully grown."""

@@ -97,11 +97,11 @@ class TrainState:
                 own.copy_(new)
 
     def ema_decay(self, batch: int) -> float:
-        """The decay of a D step, whose minibatch ends `batch` images from here."""
+        """The decay of a D step, whose minibatch ends `batch` images from here; ramped up as StyleGAN2-ADA does it."""
         decay, rampup = self.config.ema_decay, self.config.ema_rampup
-        schedule = Schedule(self.config.schedule, self.config.g.resolution)
-        if not rampup or not (since := self.nimg + batch - schedule.entered_nimg(self.nimg)):
+        if not rampup:
             return decay
+        since = self.nimg + batch - Schedule(self.config.schedule, self.config.g.resolution).entered_nimg(self.nimg)
         return min(decay, 0.5 ** (batch / (rampup * since)))
 
     def _parts(self) -> dict[str, Any]:

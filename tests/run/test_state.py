@@ -119,6 +119,14 @@ def test_the_average_of_a_new_block_is_short(make_config: Any, nimg: int, decay:
     assert state.ema_decay(8) == pytest.approx(decay)
 
 
+@pytest.mark.parametrize(("nimg", "decay"), [(0, 0.25), (92, 0.5 ** (8 / 50)), (292, 0.5 ** (8 / 150))])
+def test_without_growing_the_average_is_short_at_the_start_alone(make_config: Any, nimg: int, decay: float) -> None:
+    schedule = {"growing": False, "stable_nimg": 100, "fade_nimg": 100}
+    state = TrainState.create(make_config(schedule=schedule, ema_decay=0.99, ema_rampup=0.5), CPU)
+    state.nimg = nimg
+    assert state.ema_decay(8) == pytest.approx(decay)
+
+
 def test_growing_never_restarts_the_average(config: TrainConfig) -> None:
     state = TrainState.create(config, CPU)
     slow = deepcopy(state.g_ema.state_dict())
