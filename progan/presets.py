@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
+from progan.support.errors import ConfigError, printable
 
 WHOLE_BATCH = 1_000_000  # a stddev group that no minibatch fills: the whole minibatch is one group
 
@@ -108,3 +109,10 @@ PRESETS: dict[str, Preset] = {
         "CIFAR-10 with the paper's settings (appendix A.1, section 6.5)",
     ),
 }
+
+
+def named_preset(name: str) -> Preset:
+    """The preset of this name; raises ConfigError when there is none."""
+    if name not in PRESETS:
+        raise ConfigError(f"--preset: {printable(repr(name))} is not known; use one of {', '.join(PRESETS)}")
+    return PRESETS[name]

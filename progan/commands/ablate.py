@@ -40,24 +40,19 @@ class Ablate:
     """auto, cpu, cuda or mps."""
 
     def run(self) -> None:
-        from progan.presets import PRESETS
+        from progan.presets import named_preset
         from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows, read_rows
         from progan.studies.ablation.study import Study
         from progan.studies.ablation.training_speed import training_speed
         from progan.studies.rows import row_config
         from progan.studies.tables import show
-        from progan.support.errors import ConfigError, printable
+        from progan.support.errors import ConfigError
 
         if self.figure == "training-speed":
-            if self.preset is not None and self.preset not in PRESETS:
-                raise ConfigError(
-                    f"--preset: {printable(repr(self.preset))} is not known; use one of {', '.join(PRESETS)}"
-                )
             if self.preset is None:
-                config = row_config(next(row for row in ROWS if row.name == "g"), self.scale, SCALES, ROWS)
+                name, config = f"scale {self.scale}, row g", row_config(chosen_rows("g")[0], self.scale, SCALES, ROWS)
             else:
-                config = PRESETS[self.preset].config
-            name = self.preset or f"scale {self.scale}, row g"
+                name, config = self.preset, named_preset(self.preset).config
             show(*training_speed(name, replace(config, device=self.device), self.out))
             return
         if self.preset is not None:

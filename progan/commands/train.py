@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import arg
 
 from progan.config import TrainConfig
-from progan.presets import PRESETS
+from progan.presets import named_preset
 from progan.support.config_io import check_resolution, parse_per_resolution
 from progan.support.errors import ConfigError
 from progan.support.run_files import RunFolder
@@ -121,9 +121,7 @@ def preset_config(argv: list[str]) -> TrainConfig:
         from progan.run.folder import read_config
 
         return read_config(RunFolder(Path(run)), "give --branch the folder of a run")[0]
-    if name is not None and name not in PRESETS:
-        raise ConfigError(f"--preset: {name!r} is not known; use one of {', '.join(PRESETS)}")
-    return PRESETS[name or "demo"].config
+    return named_preset(name or "demo").config
 
 
 def given(argv: list[str], flag: str) -> str | None:

@@ -19,7 +19,7 @@ from progan.export.pack import page_bytes, page_layers, page_weights
 from progan.export.plan import plan
 from progan.networks import parameter_count
 from progan.run.folder import read_config
-from progan.sampling.images import load_generator
+from progan.sampling.images import class_names, load_generator
 from progan.support.errors import ConfigError, DataError, RunError, printable
 from progan.support.files import write_text
 from progan.support.hub import weights_file
@@ -57,7 +57,7 @@ def export_page(source: Path, out: Path, *, data: Path | None = None, title: str
     except ValueError as error:
         raise RunError(f"{source}: {error}; export another moment of the run") from None
     manifest = about.get("data") or {} if data is None else _manifest(source, about, data)
-    names = manifest.get("label_names") or [f"class {number}" for number in range(g.config.label_dim)]
+    names = class_names(manifest.get("label_names"), g.config.label_dim)
     if len(names) != g.config.label_dim:
         raise DataError(f"{data}: {len(names)} classes, but the network has {g.config.label_dim}; give its own data")
     network = {

@@ -57,6 +57,11 @@ def one_hot(classes: Sequence[int], label_dim: int) -> Tensor | None:
     return F.one_hot(torch.tensor(classes), label_dim).float() if label_dim else None
 
 
+def class_names(known: list[str] | None, classes: int) -> list[str]:
+    """What the classes of a network are called: as its data calls them, or "class 0" and so on."""
+    return known or [f"class {number}" for number in range(classes)]
+
+
 def save_latent(path: Path, z: Tensor, label: int | None) -> None:
     """Write one latent, [z_dim], and its class as an .npz file, whole or not at all; without classes label is -1."""
     arrays = {"z": z.numpy(), "label": np.array(-1 if label is None else label)}

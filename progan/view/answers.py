@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp
 
 from progan.data.store.pyramid import ImagePyramid
+from progan.sampling.images import class_names
 from progan.support.errors import UserError
 from progan.support.plain_files import read_plain
 from progan.support.run_files import RunFolder
@@ -90,7 +91,7 @@ class Viewer:
         about = self.explorer.about(self._generator(request))
         found = self.catalogue.data_of(self._run(request)) if about["classes"] else None
         names = None if found is None else ImagePyramid.open(found[1]).label_names
-        return about | {"classNames": names or [f"class {number}" for number in range(about["classes"])]}
+        return about | {"classNames": class_names(names, about["classes"])}
 
     def data(self, request: Request) -> dict[str, Any]:
         """What a data set says about itself."""

@@ -91,8 +91,7 @@ def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
 
 def speed_ups(costs: Sequence[Cost], of: Of) -> list[float]:
     """At the end of each phase: how many times as long it takes to show as many images without growing."""
-    grown = accumulate((cost.stop_nimg - cost.start_nimg) * getattr(cost, of) for cost in costs)
-    return [cost.stop_nimg * getattr(costs[-1], of) / spent for cost, spent in zip(costs, grown, strict=True)]
+    return [_speed_up(costs, of, cost.stop_nimg) for cost in costs]
 
 
 def training_speed(name: str, config: TrainConfig, out: Path, rounds: int = ROUNDS) -> tuple[str, list[Path]]:
@@ -156,7 +155,7 @@ def figure(path: Path, name: str, costs: Sequence[Cost]) -> Path | None:
     left.legend(loc="upper left")
     grid = [shown[-1] * share / 500 for share in range(1, 501)]
     for of, style, label in (("seconds", "-", "measured"), ("flops", "--", "by multiplies alone")):
-        right.plot(grid, [_speed_up_at(costs, of, 1e6 * at) for at in grid], style, linewidth=2, label=label)  # type: ignore[arg-type]
+        right.plot(grid, [_speed_up(costs, of, 1e6 * at) for at in grid], style, linewidth=2, label=label)  # type: ignore[arg-type]
     right.set(xlabel="million real images shown", ylabel="times as fast as not grown")
     right.set_title(f"{speed_ups(costs, 'seconds')[-1]:.3g} times at the end")
     right.set_xlim(0, shown[-1])
@@ -175,7 +174,7 @@ def _short(value: float) -> str:
 
 
 def _in_words(costs: Sequence[Cost]) -> str:
-    *_, total = accumulate((cost.stop_nimg - cost.start_nimg) * cost.seconds for cost in costs)
+    total = sum((cost.stop_nimg - cost.start_nimg) * cost.seconds for cost in costs)
     last, ratios = costs[-1], speed_ups(costs, "seconds")
     text = (
         f"With growing, the {last.stop_nimg / 1000:,g} kimg of this schedule take {duration(total)} on this machine;"
@@ -189,7 +188,7 @@ def _in_words(costs: Sequence[Cost]) -> str:
     return text
 
 
-def _speed_up_at(costs: Sequence[Cost], of: Of, nimg: float) -> float:
+def _speed_up(costs: Sequence[Cost], of: Of, nimg: float) -> float:
     spent = sum(max(0.0, min(nimg, cost.stop_nimg) - cost.start_nimg) * getattr(cost, of) for cost in costs)
     return float(nimg * getattr(costs[-1], of) / spent)
 
