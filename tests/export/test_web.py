@@ -101,6 +101,10 @@ def test_the_page_draws_what_pytorch_draws(
             grow(page, index - 1 + alpha if index else 0)
             want = expected(g, seed, resolution, alpha)
             assert want[..., :3].std() > 10
+            for _ in range(200):  # on a busy machine the page draws it coarsely at first, whole when the hand rests
+                if page.evaluate("document.querySelector('#canvas').width") == resolution:
+                    break
+                page.wait_for_timeout(50)
             # Half floats keep eleven bits, through every layer.
             assert distance(shown(page), want) <= (8 if engine == "half" else 2), (resolution, alpha)
 

@@ -7,7 +7,7 @@
 // its own, and a fragment computes the same place in all four: a weight, once fetched, serves four pixels.
 // A draw computes a layer; pixelwise normalisation takes two more.
 
-import {inputsOf, padded} from "./network.js";
+import {floatsOf, inputsOf, padded} from "./network.js";
 
 const VERTEX = `#version 300 es
 void main() { gl_Position = vec4(float(gl_VertexID & 1) * 4.0 - 1.0, float(gl_VertexID >> 1) * 4.0 - 1.0, 0, 1); }`;
@@ -191,7 +191,9 @@ export function webglEngine(network, {half = false} = {}) {
     const groups = padded(outputs) / 4;
     return {
       ...layer,
-      weights: filled(padded(inputs), groups * taps, gl.RGBA16F, gl.HALF_FLOAT, weight),
+      weights: full // software takes a seventh longer where each fetch turns halves into floats
+        ? filled(padded(inputs), groups * taps, gl.RGBA32F, gl.FLOAT, floatsOf(weight))
+        : filled(padded(inputs), groups * taps, gl.RGBA16F, gl.HALF_FLOAT, weight),
       biases: filled(groups, 1, gl.RGBA32F, gl.FLOAT, bias),
       out: tiles(outputs, resolution),
       colours: kind === "rgb" ? target(resolution, resolution) : null,
