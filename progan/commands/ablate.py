@@ -15,8 +15,9 @@ class Ablate:
     """Folder of the study."""
     data: Path | None = None
     """Data set to train on, made by `progan data create`; training-speed needs none."""
-    scale: Literal["small", "paper"] = "small"
-    """paper: 128x128 as published, for GPUs; small: 32x32, minutes per row on one core of a CPU."""
+    scale: Literal["small", "medium", "tall", "paper"] = "small"
+    """paper: 128x128 as published, for GPUs; small: 32x32, minutes per row on one core of a CPU; medium: 64x64, and
+    tall: 128x128 with narrow networks, an hour or two per row."""
     rows: str = "a,b,c,d,e*,e,f,g,h"
     """Rows of table 1, and g-ungrown, g-lsgan, g-lsgan-ungrown; "all" for all of them."""
     seeds: int = 1
@@ -32,6 +33,9 @@ class Ablate:
     figure: Literal["none", "time-to-quality", "training-speed"] = "none"
     """Instead of the table. time-to-quality: SWD against time with and without growing, rows g and g-ungrown;
     training-speed: images shown against time, from a step's cost at every resolution, without training (figure 4c)."""
+    rates: str = "1"
+    """Of time-to-quality: learning rates to try, as multiples of the scale's, such as 0.5,1,2; with growing and without
+    are compared at the best of each."""
     preset: str | None = None
     """Of training-speed: a preset in place of the scale's row g."""
     jobs: int | None = None
@@ -43,6 +47,7 @@ class Ablate:
         from progan.presets import named_preset
         from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows, read_rows
         from progan.studies.ablation.study import Study
+        from progan.studies.ablation.time_to_quality import chosen_rates, time_to_quality
         from progan.studies.ablation.training_speed import training_speed
         from progan.studies.rows import row_config
         from progan.studies.tables import show
@@ -55,6 +60,8 @@ class Ablate:
                 name, config = self.preset, named_preset(self.preset).config
             show(*training_speed(name, replace(config, device=self.device), self.out))
             return
+        if self.rates != "1" and self.figure != "time-to-quality":
+            raise ConfigError("--rates: is for --figure time-to-quality; leave it out")
         if self.preset is not None:
             raise ConfigError("--preset: is for --figure training-speed; leave it out")
         if self.data is None:
@@ -65,5 +72,5 @@ class Ablate:
         if self.figure == "none":
             text, written = study.table(chosen_rows(self.rows, rows), rows, jobs=self.jobs, command=command)
         else:
-            text, written = study.time_to_quality(rows, jobs=self.jobs)
+            text, written = time_to_quality(study, rows, chosen_rates(self.rates), jobs=self.jobs)
         show(text, written)

@@ -42,6 +42,8 @@ class Scale:
     images: int
     curve_images: int = 0
     metrics: str = ""
+    like: str = ""
+    """Another scale whose `at` a row takes where it has none of its own for this one."""
 
 
 def lr(rate: float) -> Overrides:
@@ -62,7 +64,8 @@ def row_config(row: Row, scale: str, scales: Mapping[str, Scale], rows: Sequence
         if known[base] in chain:
             raise ConfigError(f"row {row.name}: its bases lead back to {base!r}; let one of them have no base")
         chain.append(known[base])
-    config = scales[scale].config
+    config, like = scales[scale].config, scales[scale].like
     for one in reversed(chain):
-        config = overridden(config, {**one.overrides, **one.at.get(scale, {})}, f"row {one.name}")
+        at = one.at.get(scale, one.at.get(like, {}))
+        config = overridden(config, {**one.overrides, **at}, f"row {one.name}")
     return config

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
+from progan.metrics.suite import TITLES, value_title
 from progan.support.errors import RunError
 from progan.support.json_reader import read_json
 from progan.support.plain_files import CONFIG_BYTES, read_plain
@@ -102,7 +103,7 @@ def _time_to_quality(path: Path) -> list[dict[str, Any]]:
     points = [point for curve in found["curves"].values() for point in curve]
     levels = list(dict.fromkeys(level for point in points for level in point["values"]))
     charts = []
-    for level in sorted(levels, key=lambda level: level != "average"):
+    for level in sorted(levels, key=lambda level: (level != "average", level in TITLES)):
         for key, scale, unit in (("nimg", 1.0, "kimg"), ("seconds", 60.0, "min")):
             lines = [
                 Line(
@@ -114,7 +115,8 @@ def _time_to_quality(path: Path) -> list[dict[str, Any]]:
                 )
                 for name, curve in found["curves"].items()
             ]
-            title = f"SWD x1e3, {level_title(level)}, by {'images' if key == 'nimg' else 'time'}"
+            what = value_title(level) if level in TITLES else f"{value_title('swd')}, {level_title(level)}"
+            title = f"{what}, by {'images' if key == 'nimg' else 'time'}"
             charts.append(plotted(title, lines, {}, unit))
     return charts
 

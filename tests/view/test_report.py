@@ -363,8 +363,8 @@ def study(folder: Path, tmp_path: Path) -> Path:
 def test_a_study_is_its_table_its_pictures_and_its_runs(study: Path, report: Report) -> None:
     with (study / "table.md").open("a") as file:
         file.write(f"\nSaid by `{HOSTILE}` and **bold** \\| words.\n")
-    points = [{"nimg": 10, "seconds": 60.0, "values": {"16": 3.0, "average": 2.0}, "spread": {"16": 0.5}}]
-    points += [{"nimg": 20, "seconds": 120.0, "values": {"16": 1.5, "average": 1.0}}]
+    points = [{"nimg": 10, "seconds": 60.0, "values": {"ms_ssim": 0.4, "16": 3.0, "average": 2.0}}]
+    points += [{"nimg": 20, "seconds": 120.0, "values": {"16": 1.5, "average": 1.0}, "spread": {"16": 0.5}}]
     found = {"curves": {"grown": points, "not grown": points[:1]}, "floor": {"average": 0.5}}
     (study / "time-to-quality.json").write_text(json.dumps(found))
     page = report(study)
@@ -375,6 +375,7 @@ def test_a_study_is_its_table_its_pictures_and_its_runs(study: Path, report: Rep
     assert "`" not in page.text
     assert page.values["SWD x1e3, average, by images"][1:] == [[2.0, 2.0], [1.0]]
     assert page.values["SWD x1e3, 16×16, by time"][1:] == [[3.0, 3.0], [1.5]]
+    assert page.values["MS-SSIM, by images"][1:] == [[0.4, 0.4]]
     for name in ("one-seed0", "two-seed0"):
         grid = np.asarray(Image.open(max((study / "rows" / name).glob("fakes-*.png"))))
         cells = [grid[i // 8 * 16 :, i % 8 * 16 :][:16, :16] for i in range(16)]

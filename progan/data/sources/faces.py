@@ -41,6 +41,8 @@ BACKGROUNDS = [
 ]
 # Enlarged as far as the shirts can still be told apart at 32x32; the tallest hair leaves the picture.
 FRAMING = {"scale": 1.15, "backgroundColor": BACKGROUNDS}
+# Ranges: percent of the picture, degrees. The shoulders stay at the picture's lower edge, or nearly.
+LOOSE_FRAMING = FRAMING | {"scale": [0.95, 1.4], "rotate": [-20, 20], "translateX": [-15, 15], "translateY": [-4, 18]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,9 @@ class Faces(Source):
     """Pixels, a power of two from 4 up."""
     first_seed: int = 0
     """Seed of the first face; the others follow."""
+    loose: bool = False
+    """Shift, turn and scale each face, so that its large-scale structure has to be learned too; a seed's parts and
+    colours stay."""
     workers: int | None = None
     """Processes; all cores by default."""
 
@@ -74,9 +79,9 @@ class Faces(Source):
             channels=3,
             jobs=((seed, None) for seed in range(self.first_seed, self.first_seed + self.count)),
             total=self.count,
-            levels=partial(face_levels, resolution=self.resolution),
-            facts=face_source(self.first_seed, self.count),
-            attribution=face_attribution(),
+            levels=partial(face_levels, resolution=self.resolution, loose=self.loose),
+            facts=face_source(self.first_seed, self.count, loose=self.loose),
+            attribution=face_attribution(loose=self.loose),
         )
 
 
@@ -92,8 +97,10 @@ def check_installed() -> None:
         raise DataError('composed faces need optional packages; run: pip install "progan[faces]"') from error
 
 
-def render_face(seed: int, resolution: int) -> np.ndarray:
+def render_face(seed: int, resolution: int, *, loose: bool = False) -> np.ndarray:
     """The face of `seed` (0 or more): uint8 [3, resolution, resolution], RGB, without transparency.
+
+    loose: shifted, turned and scaled by the seed too.
 
     Up to 128x128 it is drawn at twice the size and averaged over 2x2 pixels: the rasteriser's own anti-aliasing lets
     the background shine through where two shapes meet, which shows when a pixel is a large part of an eye.
@@ -104,17 +111,17 @@ def render_face(seed: int, resolution: int) -> np.ndarray:
     import resvg_py
 
     size = max(resolution, min(2 * resolution, 256))
-    png = resvg_py.svg_to_bytes(svg_string=_drawing(seed), width=size, height=size, skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(svg_string=_drawing(seed, loose), width=size, height=size, skip_system_fonts=True)
     pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).transpose(2, 0, 1)  # [3, size, size]
     return box_pyramid(pixels)[resolution] if size > resolution else np.ascontiguousarray(pixels)
 
 
-def face_levels(seed: int, resolution: int) -> dict[int, np.ndarray]:
+def face_levels(seed: int, resolution: int, *, loose: bool = False) -> dict[int, np.ndarray]:
     """The face of `seed` at every resolution from `resolution` down to 4: {r: uint8 [3, r, r]}."""
-    return box_pyramid(render_face(seed, resolution))
+    return box_pyramid(render_face(seed, resolution, loose=loose))
 
 
-def face_source(first_seed: int, count: int) -> dict[str, Any]:
+def face_source(first_seed: int, count: int, *, loose: bool = False) -> dict[str, Any]:
     """What made the faces, for the manifest: another version of these packages may draw them differently."""
     return {
         "kind": "faces",
@@ -122,10 +129,11 @@ def face_source(first_seed: int, count: int) -> dict[str, Any]:
         "first_seed": first_seed,
         "last_seed": first_seed + count - 1,
         "packages": {package: metadata.version(package) for package in PACKAGES},
+        **({"loose": True} if loose else {}),
     }
 
 
-def face_attribution() -> dict[str, str]:
+def face_attribution(*, loose: bool = False) -> dict[str, str]:
     """Who drew the parts and under which licence, word for word from the style's own file."""
     meta = _definition()["meta"]
     return {
@@ -136,15 +144,15 @@ def face_attribution() -> dict[str, str]:
         "licence": meta["license"]["name"],
         "licence_url": meta["license"]["url"],
         "text": meta["license"]["text"],
-        "changes": "Parts and colours combined at random by DiceBear; plain background added; enlarged and "
-        "cropped; rasterised",
+        "changes": "Parts and colours combined at random by DiceBear; plain background added; enlarged"
+        f"{', shifted, turned' if loose else ''} and cropped; rasterised",
     }
 
 
-def _drawing(seed: int) -> str:
+def _drawing(seed: int, loose: bool) -> str:
     from dicebear import Avatar
 
-    svg = Avatar(_style(), {"seed": str(seed), **FRAMING}).to_string()
+    svg = Avatar(_style(), {"seed": str(seed), **(LOOSE_FRAMING if loose else FRAMING)}).to_string()
     # The drawing is clipped to the very edges of the picture, which costs half of the time at 1024x1024.
     return re.sub(r' clip-path="url\(#clip-[0-9a-f]+\)"', "", svg, count=1)
 

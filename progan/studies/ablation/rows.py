@@ -12,6 +12,21 @@ from progan.support.errors import ConfigError, printable
 from progan.support.json_reader import read_json
 from progan.support.plain_files import CONFIG_BYTES
 
+
+def _grown_longer(resolution: int, *, stable: int, total: int) -> Scale:
+    shape: dict[str, Any] = {"resolution": resolution, "fmap_base": 512, "fmap_max": 64}
+    config = TrainConfig(
+        g=GeneratorConfig(**shape),
+        d=DiscriminatorConfig(**shape, stddev_group=0),
+        schedule=ScheduleConfig(stable_nimg=stable, fade_nimg=stable, total_nimg=total),
+        loss=LossConfig(gp_norm_at="working"),
+        ema_rampup=0.1,
+        snapshot_nimg=6_000,
+        checkpoint_nimg=6_000,
+    )
+    return Scale(config, images=8_192, curve_images=4_096, like="small")
+
+
 SCALES: dict[str, Scale] = {
     # 128x128 as published; fmap_base 2048 in all rows but h.
     "paper": Scale(
@@ -39,6 +54,10 @@ SCALES: dict[str, Scale] = {
         images=8_192,
         curve_images=4_096,
     ),
+    # One or two hours per row on one core, for growing against not growing: 64x64 with the demo's widths, and 128x128
+    # with networks that narrow down to 8 maps.
+    "medium": _grown_longer(64, stable=3_000, total=96_000),
+    "tall": _grown_longer(128, stable=3_000, total=120_000),
 }
 
 

@@ -13,14 +13,11 @@ from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
-from progan.run.folder import read_config
-from progan.run.metrics_log import read_times
 from progan.studies.ablation.report import write_report
-from progan.studies.ablation.rows import SCALES, chosen_rows
-from progan.studies.ablation.time_to_quality import mean_curve, write_curves
+from progan.studies.ablation.rows import SCALES
 from progan.studies.folder import prepare_study, study_precision
 from progan.studies.rows import Row, row_config
-from progan.studies.runner import Experiment, run_experiments
+from progan.studies.runner import RESULT, Experiment, Measure, run_experiments
 from progan.support.device import Precision, pick_device, processor
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
@@ -70,19 +67,7 @@ class Study:
 
     def experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
         """One experiment for each row and seed: measured once, at its end."""
-        return self._experiments(chosen, rows, self.row_measure, "result.json")
-
-    def curve_experiments(self, chosen: Sequence[Row], rows: Sequence[Row]) -> list[Experiment]:
-        """The same runs, measured by SWD at every snapshot."""
-        scale = SCALES[self.scale]
-        measure = CurveMeasure(
-            self.reals,
-            self.images or scale.curve_images,
-            self.mirror,
-            self.device,
-            snapshot_nimg=scale.config.snapshot_nimg,
-        )
-        return self._experiments(chosen, rows, measure, "curve.json")
+        return self.experiments_of(chosen, rows, self.row_measure, RESULT)
 
     def table(
         self, chosen: Sequence[Row], rows: Sequence[Row], *, jobs: int | None = None, command: str = ""
@@ -102,17 +87,6 @@ class Study:
                     records.setdefault(row.name, []).append(record | about)
         written = write_report(self.out, records, self.facts(records, command))
         return written[0].read_text(), written
-
-    def time_to_quality(self, rows: Sequence[Row], *, jobs: int | None = None) -> tuple[str, list[Path]]:
-        """Measure rows g and g-ungrown at every snapshot and draw SWD against time (section 6.2); as `table`."""
-        chosen = chosen_rows("g,g-ungrown", rows)
-        self.check(chosen, rows)
-        records = run_experiments(self.curve_experiments(chosen, rows), jobs=jobs)
-        curves = {
-            name: mean_curve([record["points"] for record in part])
-            for name, part in (("grown", records[: self.seeds]), ("not grown", records[self.seeds :]))
-        }
-        return write_curves(self.out, curves, records[0]["floor"])
 
     def facts(self, records: dict[str, list[dict[str, Any]]], command: str) -> dict[str, Any]:
         """What the report says about the study."""
@@ -150,9 +124,10 @@ class Study:
         facts = {"scale": self.scale, "data": data.hash, "reals": reals.hash, "mirror": self.mirror}
         prepare_study(self.out, {"study": "ablation", **facts})
 
-    def _experiments(
-        self, chosen: Sequence[Row], rows: Sequence[Row], measure: "RowMeasure | CurveMeasure", result: str
+    def experiments_of(
+        self, chosen: Sequence[Row], rows: Sequence[Row], measure: Measure, result: str
     ) -> list[Experiment]:
+        """The runs of each row, seed by seed, and what is measured of them, into a file of this name."""
         return [
             Experiment(
                 f"{row.name}, seed {seed}",
@@ -168,7 +143,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class _Measure:
+class Against:
     """Against which reals, over how many images of each set, mirrored or not, and where."""
 
     reals: Path
@@ -185,7 +160,7 @@ class _Measure:
         return fakes_of(g, None, self.images, resolution=about["resolution"], alpha=about["alpha"])
 
 
-class RowMeasure(_Measure):
+class RowMeasure(Against):
     """SWD and MS-SSIM of a finished run's generator."""
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
@@ -195,33 +170,6 @@ class RowMeasure(_Measure):
         for line in lines:
             del line["seconds"]  # whose value differs from one time to the next
         return {"results": lines, "picture": folder.newest_fakes().name}
-
-
-@dataclass(frozen=True)
-class CurveMeasure(_Measure):
-    """SWD of every snapshot of a finished run, with the images shown and the seconds trained until then."""
-
-    snapshot_nimg: int
-
-    def __call__(self, folder: RunFolder) -> dict[str, Any]:
-        config, _ = read_config(folder, "it was there before")
-        meter = self.meter("swd", config.g.resolution)
-        times = read_times(folder.timing)
-        points = []
-        for path in sorted(folder.snapshots.glob("generator-*.safetensors")):
-            g, about = load_network(path, "generator")
-            (result,) = meter.measure(self.fakes(g, about))
-            seconds = np.interp(about["nimg"], *times)
-            points.append(
-                {
-                    "nimg": about["nimg"],
-                    "seconds": round(float(seconds), 1),
-                    "resolution": about["resolution"],
-                    "values": result.values,
-                    "spread": result.spread,
-                }
-            )
-        return {"points": points, "floor": result.floor}
 
 
 def described(path: Path) -> str:

@@ -1,92 +1,18 @@
 """How much sooner growing shows as many images (paper 6.2, figure 4c), from the cost of a step at every resolution."""
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+from typing import Any
 
 from progan.config import TrainConfig
-from progan.run.dry_run import enough_memory, step_advice
-from progan.run.state import TrainState
-from progan.schedule import Schedule, Span
-from progan.step import train_step
-from progan.studies.ablation.time_to_quality import logarithmic
+from progan.studies.ablation.step_costs import ROUNDS, Cost, Of, measure_costs, spent
+from progan.studies.ablation.time_to_quality_figure import logarithmic
 from progan.studies.tables import markdown_table
 from progan.support.device import machine, pick_device, pick_precision
 from progan.support.files import make_folder, write_json, write_text, write_whole
-from progan.support.flops import CountFlops
-from progan.support.malloc import keep_freed_memory
-from progan.support.progress import duration, progress_bar
-
-ROUNDS = 3
-LEAST_S = 0.3  # that a phase is timed for in each round
-
-Of = Literal["seconds", "flops"]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Training at one phase, for each real image shown: seconds, the least and the most of them, and flops of both
-    networks' convolutions and matrix products."""
-
-    resolution: int
-    fading: bool
-    start_nimg: int
-    stop_nimg: int
-    batch: int
-    seconds: float
-    least: float
-    most: float
-    flops: float
-
-
-def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
-    """The cost of every phase of a schedule, in its order, by real steps on random images.
-
-    All phases are timed in turn, round by round, and each has the median of its rounds, so that a machine that speeds
-    up or slows down treats all alike. Raises RunError when the memory is not enough.
-    """
-    device = pick_device(config.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    schedule = Schedule(config.schedule, config.g.resolution)
-    state, spans = TrainState.create(config, device), schedule.phases()
-    found: list[list[float]] = [[] for _ in spans]
-    flops: list[float] = []
-
-    with progress_bar("timing {task.fields[at]}", MofNCompleteColumn, TimeRemainingColumn) as progress:
-        task = progress.add_task("", total=(rounds + 1) * len(spans), at="")
-        for turn in range(rounds + 1):
-            for span, seconds in zip(spans, found, strict=True):
-                progress.update(task, at=f"{span.resolution}x{span.resolution}")
-                step = _step(state, schedule, span, device)
-                if turn:
-                    seconds.append(_timed(step, device))
-                else:  # what is slow the first time only
-                    with CountFlops() as counter:
-                        images = step()
-                    flops.append(counter.total / images)
-                progress.advance(task)
-    return [
-        Cost(
-            span.resolution,
-            span.fading,
-            span.start_nimg,
-            span.stop_nimg,
-            schedule.at(span.start_nimg).batch,
-            statistics.median(seconds),
-            min(seconds),
-            max(seconds),
-            work,
-        )
-        for span, seconds, work in zip(spans, found, flops, strict=True)
-    ]
+from progan.support.progress import duration
 
 
 def speed_ups(costs: Sequence[Cost], of: Of) -> list[float]:
@@ -189,8 +115,7 @@ def _in_words(costs: Sequence[Cost]) -> str:
 
 
 def _speed_up(costs: Sequence[Cost], of: Of, nimg: float) -> float:
-    spent = sum(max(0.0, min(nimg, cost.stop_nimg) - cost.start_nimg) * getattr(cost, of) for cost in costs)
-    return float(nimg * getattr(costs[-1], of) / spent)
+    return float(nimg * getattr(costs[-1], of) / spent(costs, of, nimg))
 
 
 def _bands(axis: Any, costs: Sequence[Cost], places: Sequence[float]) -> None:
@@ -201,37 +126,3 @@ def _bands(axis: Any, costs: Sequence[Cost], places: Sequence[float]) -> None:
         if not cost.fading and stop - start > 0.035 * places[-1]:
             place = {"transform": axis.get_xaxis_transform(), "ha": "center", "va": "bottom", "color": "0.45"}
             axis.text((start + stop) / 2, 0.01, cost.resolution, fontsize=9, **place)
-
-
-def _step(state: TrainState, schedule: Schedule, span: Span, device: torch.device) -> Callable[[], int]:
-    """A step in the middle of a phase, on images that are there; it returns how many it showed."""
-    config, middle = state.config, (span.start_nimg + span.stop_nimg) // 2
-    phase = schedule.at(middle)
-    shape = (phase.batch, config.g.channels, phase.resolution, phase.resolution)
-    images = torch.rand(shape, device=device) * 2 - 1
-    classes = torch.arange(phase.batch, device=device) % max(1, config.g.label_dim)
-    labels = torch.eye(config.g.label_dim, device=device)[classes] if config.g.label_dim else None
-
-    def step() -> int:
-        state.nimg = middle
-        with enough_memory(lambda: step_advice(config, phase, 1)):
-            train_step(state, lambda nimg: (images, labels), phase)
-        return config.d_steps * phase.batch
-
-    return step
-
-
-def _timed(step: Callable[[], int], device: torch.device) -> float:
-    """Seconds per image, of as many steps as LEAST_S hold."""
-
-    def of(steps: int) -> tuple[float, int]:
-        start = time.perf_counter()
-        images = sum(step() for _ in range(steps))
-        if device.type != "cpu":
-            getattr(torch, device.type).synchronize()
-        return time.perf_counter() - start, images
-
-    seconds, images = of(1)
-    if seconds < LEAST_S / 2:
-        seconds, images = of(round(LEAST_S / seconds))
-    return seconds / images

@@ -58,6 +58,24 @@ def test_faces_are_many_and_colourful(resolution):
     assert not {tuple(colour) for colour in middle.tolist()} & palette
 
 
+def test_loose_faces_are_the_same_faces_elsewhere(tmp_path):
+    """Where a face's parts are differs from seed to seed; its colours do not change."""
+    still, loose = (
+        np.stack([faces.render_face(seed, 64, loose=loose) for seed in range(40)]) for loose in (False, True)
+    )
+    assert (still[:, :, 0, 0] == loose[:, :, 0, 0]).all(1).mean() > 0.7  # the background, where no hair is
+    columns = []  # the mean column of what is no background, [40] each
+    for images in (still, loose):
+        drawn = np.abs(images - images[:, :, :1, :1].astype(float)).max(1) > 40  # [40, 64, 64]
+        columns.append((drawn * np.arange(64)).sum((1, 2)) / drawn.sum((1, 2)))
+    assert columns[0].std() < 2
+    assert columns[1].std() > 4
+    data = create_faces(tmp_path / "d", count=3, resolution=64, loose=True, quiet=True)
+    assert data.manifest["source"]["loose"] is True
+    assert "turned" in data.manifest["attribution"]["changes"]
+    assert np.array_equal(everything(data, 64), loose[:3])
+
+
 def test_anti_aliasing_matches_a_much_larger_drawing():
     errors = [
         box_pyramid(faces.render_face(seed, 256))[32].astype(float) - faces.render_face(seed, 32) for seed in range(6)
@@ -168,7 +186,7 @@ def test_a_dead_worker_is_one_sentence(importable):
 
 
 def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(seed, resolution):
+    def interrupted(seed, resolution, loose):
         if seed == 2:
             raise KeyboardInterrupt
         return box_pyramid(np.zeros((3, resolution, resolution), np.uint8))

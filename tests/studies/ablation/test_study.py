@@ -17,6 +17,7 @@ from progan.cli import main
 from progan.config import GeneratorConfig
 from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows
 from progan.studies.ablation.study import Study
+from progan.studies.ablation.time_to_quality import time_to_quality
 from progan.studies.rows import Scale
 from tests.conftest import write_data
 
@@ -62,7 +63,7 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
     text, _ = study.table(chosen_rows("e*"), ROWS)  # rows of before are in the table, and not done again
     assert [line.split(" | ")[0] for line in text.splitlines()[2:6]] == ["| c", "| e*", "| g-lsgan", "| reals"]
     assert [path.stat().st_mtime_ns for path in results] == before
-    text, written = study.time_to_quality(ROWS)
+    text, written = time_to_quality(study, ROWS)
     assert "with growing" in text
     points = json.loads((study.out / "time-to-quality.json").read_text())["curves"]["grown"]
     assert [point["nimg"] for point in points] == [64, 120, 184, 240]

@@ -13,7 +13,8 @@ from progan.presets import PRESETS
 from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.step import train_step
-from progan.studies.ablation.training_speed import Cost, figure, measure_costs, report, speed_ups
+from progan.studies.ablation.step_costs import Cost, kept_costs, measure_costs
+from progan.studies.ablation.training_speed import figure, report, speed_ups
 from progan.support.flops import CountFlops
 from tests.command import refused, run
 
@@ -54,6 +55,21 @@ def test_every_phase_is_timed_by_real_steps(make_config: Any) -> None:
     assert all(0 < c.least <= c.seconds <= c.most < 10 for c in costs)
     assert costs[0].flops < costs[2].flops < costs[4].flops
     assert costs[2].flops < costs[1].flops < 1.1 * costs[2].flops  # a fade computes the colours of both
+
+
+def test_kept_costs_are_measured_once_with_one_thread(make_config: Any, tmp_path: Path) -> None:
+    config = make_config(schedule={"stable_nimg": 40, "fade_nimg": 24, "total_nimg": 300, "batch": {4: 8}})
+    path, threads = tmp_path / "step-costs.json", torch.get_num_threads()
+    torch.set_num_threads(2)
+    about, costs = kept_costs(path, config)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(threads)
+    assert about["threads"] == 1
+    assert kept_costs(path, config) == (about, costs)
+    longer = make_config(schedule={"stable_nimg": 48, "fade_nimg": 24, "total_nimg": 300, "batch": {4: 8}})
+    assert kept_costs(path, longer)[1][0].stop_nimg == 48  # another schedule has costs of its own
+    path.write_text("[]")
+    assert kept_costs(path, config)[1][0].stop_nimg == 40
 
 
 def test_without_growing_there_is_one_phase_that_costs_as_much_as_the_last(make_config: Any) -> None:
