@@ -10,6 +10,7 @@ from typing import Any
 from progan.evaluation.meter import number
 from progan.images import write_png
 from progan.metrics.suite import value_title
+from progan.studies.ablation.differences import differences, differences_table
 from progan.studies.ablation.rows import ROWS
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import markdown_table, plus_minus
@@ -125,7 +126,9 @@ def markdown(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mappi
         lines.append(cells)
     lines.append(["reals", "", *(number(floor.get(column)) for column in columns), "", "", ""])
     about = ", ".join(text.format(facts[key]) for key, text in FACTS.items() if key in facts)
-    return f"{markdown_table(heads, lines, words=2)}\n{_meaning(rows)}\n\n{about[:1].upper()}{about[1:]}.\n"
+    held = differences_table(differences(rows))
+    parts = [markdown_table(heads, lines, words=2), f"{_meaning(rows)}\n", held, f"{about[:1].upper()}{about[1:]}.\n"]
+    return "\n".join(part for part in parts if part)
 
 
 def as_json(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +145,8 @@ def as_json(rows: Sequence[RowResult], floor: Mapping[str, float], facts: Mappin
         }
         for row in rows
     }
-    return _finite({"facts": facts, "rows": table, "floor": floor})
+    held = [one.as_json() for one in differences(rows)]
+    return _finite({"facts": facts, "rows": table, "floor": floor, "differences": held})
 
 
 def draw(path: Path, rows: Sequence[RowResult], floor: Mapping[str, float]) -> bool:
