@@ -89,7 +89,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def test_the_page_draws_what_pytorch_draws(
     name: str, engine: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], visit: Any
 ) -> None:
-    g = write_generator(tmp_path / "g.safetensors", **{"resolution": 32, **NETWORKS[name]})
+    g = write_generator(tmp_path / "g.safetensors", **NETWORKS[name])  # 16x16 but for one: it has every kind of block
     assert run(capsys, "export", tmp_path / "g.safetensors", "--to", "web", "--out", tmp_path / "p.html")[0] == 0
     page = visit(tmp_path / "p.html", engine)
     called = {"webgl": "WebGL2, ", "half": "WebGL2 with half floats, ", "javascript": "JavaScript, "}[engine]
