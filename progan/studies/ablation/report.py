@@ -31,6 +31,7 @@ FACTS = {
     "device": "device {}",
     "precision": "numbers in {}",
     "torch": "torch {}",
+    "missing": "not there yet: {}",
     "command": "`{}`",
 }
 
