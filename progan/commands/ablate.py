@@ -4,7 +4,11 @@ import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from progan.studies.place import HERE, Place
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,9 @@ class Ablate:
     are compared at the best of each."""
     preset: str | None = None
     """Of training-speed: a preset in place of the scale's row g."""
-    jobs: int | None = None
-    """Runs side by side; by default one per core, on a GPU one. It changes no result."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda (all GPUs that there are), cuda:1 (that one) or mps."""
+    place: Annotated[Place, arg(name="")] = HERE
 
     def run(self) -> None:
         from progan.presets import named_preset
@@ -67,10 +70,11 @@ class Ablate:
         if self.data is None:
             raise ConfigError("--data: is missing; give a data set that progan data create made")
         rows = [*ROWS, *(read_rows(self.more_rows) if self.more_rows is not None else [])]
-        study = Study(self.data, self.out, self.scale, self.held_out, self.mirror, self.seeds, self.images, self.device)
+        common = (self.data, self.out, self.scale, self.held_out, self.mirror, self.seeds, self.images)
+        study = Study(*common, self.place.device(self.device), self.place)
         command = f"progan {shlex.join(sys.argv[1:])}"
         if self.figure == "none":
-            text, written = study.table(chosen_rows(self.rows, rows), rows, jobs=self.jobs, command=command)
+            text, written = study.table(chosen_rows(self.rows, rows), rows, command=command)
         else:
-            text, written = time_to_quality(study, rows, chosen_rates(self.rates), jobs=self.jobs)
+            text, written = time_to_quality(study, rows, chosen_rates(self.rates))
         show(text, written)

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
+
+from progan.studies.place import HERE, Place
 
 
 @dataclass(frozen=True)
@@ -20,24 +24,23 @@ class Cifar10:
     """small: a narrow network, minutes on one CPU core; paper: the paper's 20 million images, for a GPU."""
     seeds: int = 1
     """How many networks to train, from random initialisations of their own."""
-    jobs: int | None = None
-    """How many to train side by side; by default as the machine allows."""
     inception_weights: Path | None = None
     """File of the Inception network; by default torch-fidelity downloads it for paper, and small does without."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda (all GPUs that there are), cuda:1 (that one) or mps."""
+    place: Annotated[Place, arg(name="")] = HERE
 
     def run(self) -> None:
         from progan.studies.cifar10 import cifar10
         from progan.studies.tables import show
 
-        table = cifar10(
+        text, written = cifar10(
             self.data,
             self.out,
             self.scale,
             seeds=self.seeds,
-            jobs=self.jobs,
             weights=self.inception_weights,
-            device=self.device,
+            device=self.place.device(self.device),
+            place=self.place,
         )
-        show(table, (self.out / name for name in ("table.md", "table.json", "grid.png")))
+        show(text, written)

@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from tyro.conf import arg
+
+from progan.studies.place import HERE, Place
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 
@@ -27,15 +30,14 @@ class Modes:
     """Widths of D: one half and one quarter of G's."""
     seeds: int = 1
     """Runs of each, from random initialisations of their own."""
-    jobs: int | None = None
-    """How many to train side by side; by default as the machine allows."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda (all GPUs that there are), cuda:1 (that one) or mps."""
+    place: Annotated[Place, arg(name="")] = HERE
 
     def run(self) -> None:
         from progan.studies.modes.report import markdown
         from progan.studies.modes.study import recover_modes
-        from progan.studies.tables import show
+        from progan.studies.tables import not_there, show
 
         try:
             divisors = [int(word) for word in split_names(self.divisors)]
@@ -48,7 +50,10 @@ class Modes:
             variants=split_names(self.variants),
             divisors=divisors,
             seeds=self.seeds,
-            jobs=self.jobs,
-            device=self.device,
+            device=self.place.device(self.device),
+            place=self.place,
         )
+        if not table["rows"]:
+            show(not_there(table["missing"]), ())
+            return
         show(markdown(table), (self.out / name for name in ("table.md", "table.json", "modes.png", "grid.png")))

@@ -6,7 +6,7 @@ choose, so expect a little less.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol
 from progan.metrics.suite import Metric, choose, value_title
 from progan.presets import PRESETS
+from progan.studies.experiment import Experiment
 from progan.studies.folder import prepare_study, study_precision
+from progan.studies.place import HERE, Place
 from progan.studies.rows import Scale
-from progan.studies.runner import Experiment, run_experiments
+from progan.studies.runner import run_experiments
 from progan.studies.side_by_side import Block, side_by_side
-from progan.studies.tables import markdown_table, mean_and_std, plus_minus
+from progan.studies.tables import markdown_table, mean_and_std, not_there, plus_minus
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError
 from progan.support.files import write_json, write_text
@@ -75,7 +77,7 @@ class ScoreMeasure:
     metrics: str
     images: int | None
     weights: Path | None
-    device: str
+    device: str = field(compare=False)
 
     def __call__(self, folder: RunFolder) -> dict[str, Any]:
         """Raises DataError when the data set is too small, ConfigError when a network cannot be loaded."""
@@ -100,16 +102,17 @@ def cifar10(
     scale: str = "small",
     *,
     seeds: int = 1,
-    jobs: int | None = None,
     weights: Path | None = None,
     device: str = "auto",
-) -> str:
+    place: Place = HERE,
+) -> tuple[str, list[Path]]:
     """Train a network per seed on 32x32 colour images, measure it; write table.md, table.json and grid.png into `out`.
 
     data: any such data set; its labels are not used. scale: one of SCALES. weights: a file of the inception network,
     with which "small" measures the inception score too. The run of seed k goes to out/seed<k>. What was done before is
-    not done again. Returns the table in Markdown. Raises ConfigError or DataError, before the first image, when
-    something that the measurement at the end will need is not there, and RunError when `out` holds something else.
+    not done again. place: where the runs are trained. Returns the table in Markdown, of the runs that are there, and
+    the files. Raises ConfigError or DataError, before the first image, when something that the measurement at the end
+    will need is not there, RunError when `out` holds something else, and what a run that failed did, after the report.
     """
     if scale not in SCALES:
         raise ConfigError(f"--scale: {scale!r} is not known; use one of {', '.join(SCALES)}")
@@ -125,19 +128,27 @@ def cifar10(
     check_data(pyramid, measure.chosen(), scale)
     check_networks(measure.chosen(), weights)
     prepare_study(out, {"study": "CIFAR-10", "scale": scale, "data": pyramid.hash})
-    config = replace(of.config, device=device, precision=study_precision(out, device, of.config.precision))
+    config = replace(of.config, device=device, precision=study_precision(out, device, of.config.precision, place))
     experiments = [
         Experiment(f"cifar10, seed {seed}", replace(config, seed=seed), data, out / f"seed{seed}", measure)
         for seed in range(seeds)
     ]
-    table = make_table(scale, config, pyramid, run_experiments(experiments, jobs=jobs))
+    outcome = run_experiments(experiments, place)
+    records = {seed: record for seed, record in enumerate(outcome.records) if record is not None}
+    if not records:
+        outcome.check()
+        return not_there(outcome.missing), []
+    table = make_table(scale, config, pyramid, records, outcome.missing)
     text = markdown(table)
-    write_json(out / "table.json", table)
-    write_text(out / "table.md", text)
-    folders = [RunFolder(one.folder) for one in experiments]
-    blocks = [Block(f"seed {seed}", "", folder.newest_fakes()) for seed, folder in enumerate(folders)]
-    write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", out / "seed0" / "reals.png")], RESOLUTION))
-    return text
+    written = [out / name for name in ("table.md", "table.json", "grid.png")]
+    write_text(written[0], text)
+    write_json(written[1], table)
+    folders = {seed: RunFolder(experiments[seed].folder) for seed in records}
+    blocks = [Block(f"seed {seed}", "", folder.newest_fakes()) for seed, folder in folders.items()]
+    blocks.append(Block("reals", "", folders[min(folders)].reals))
+    write_png(written[2], side_by_side(blocks, RESOLUTION))
+    outcome.check(written)
+    return text, written
 
 
 def check_data(data: ImagePyramid, metrics: Sequence[Metric], scale: str) -> None:
@@ -173,14 +184,18 @@ def check_networks(metrics: Sequence[Metric], weights: Path | None) -> None:
 
 
 def make_table(
-    scale: str, config: TrainConfig, data: ImagePyramid, records: Sequence[Mapping[str, Any]]
+    scale: str,
+    config: TrainConfig,
+    data: ImagePyramid,
+    by_seed: Mapping[int, Mapping[str, Any]],
+    missing: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What the runs of one scale found, as JSON values; one record of `run_experiments` per seed.
+    """What the runs of one scale found, as JSON values; by_seed: a record of `run_experiments` each; missing: names.
 
     Each row is one value: "values" and "spread" by seed, "mean" and "std" (n - 1) over several seeds, "reals" what the
     data set itself has, for a distance that of reals to other reals.
     """
-    rows = []
+    rows, records = [], list(by_seed.values())
     for results in zip(*(record["results"] for record in records), strict=True):
         first = results[0]
         of_reals = first["floor"] if "floor" in first else first["reals"]
@@ -213,6 +228,8 @@ def make_table(
         },
         "nimg": config.schedule.total_nimg,
         "parameters": records[0]["parameters"],
+        "seeds": list(by_seed),
+        "missing": list(missing),
         "rows": rows,
         "seconds": [record["seconds"] for record in records],
         "devices": [record["device"] for record in records],
@@ -223,7 +240,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     """A table of `make_table` for people."""
     data, several = table["data"], len(table["seconds"]) > 1
     paper = any(row["paper"] for row in table["rows"])
-    names = ["metric", "images", *(f"seed {seed}" for seed in range(len(table["seconds"])))]
+    names = ["metric", "images", *(f"seed {seed}" for seed in table["seeds"])]
     names += ["mean ± std"] * several + ["reals"] + ["paper, CIFAR-10"] * paper
     lines = []
     for row in table["rows"]:
@@ -251,6 +268,7 @@ def markdown(table: Mapping[str, Any]) -> str:
             + ("; std: over the seeds, n - 1." if several else "."),
             "Reals: what the data set itself has; for SWD, the distance of its images to others of it.",
             NOTES[table["scale"]],
+            *filter(None, [not_there(table["missing"])]),
             "",
         ]
     )

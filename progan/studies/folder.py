@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from progan.run.folder import read_config
+from progan.studies.place import HERE, Place
 from progan.support.device import Precision, pick_device, pick_precision
 from progan.support.errors import RunError, printable
 from progan.support.files import make_folder, write_json
@@ -33,13 +34,15 @@ def prepare_study(out: Path, facts: dict[str, Any]) -> None:
     write_json(path, facts)
 
 
-def study_precision(out: Path, device: str, wanted: Precision = "auto") -> Precision:
+def study_precision(out: Path, device: str, wanted: Precision = "auto", place: Place = HERE) -> Precision:
     """The number format of all runs of a study; for "auto", what its first run began with, or else suits the device.
 
-    So that no table compares one format with another, wherever the study goes on.
+    So that no table compares one format with another, wherever the study goes on. The GPUs of a cluster, which cannot
+    be seen from here, are taken to be of 2020 or later, for which that is bf16.
     """
     if wanted != "auto":
         return wanted
     begun = sorted(path.parent for path in out.rglob("config.json"))
     found = [read_config(RunFolder(run), f"remove {run}")[0].precision for run in begun]
-    return pick_precision(next(iter(found), "auto"), pick_device(device))
+    unseen: Precision = "bf16" if place.on == "slurm" and place.slurm.gpus else "auto"
+    return pick_precision(next(iter(found), unseen), pick_device(device))

@@ -32,7 +32,13 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def not_there(missing: Sequence[str]) -> str:
+    """A line that names the runs which a report goes without; nothing where it has all."""
+    return f"Not there yet: {'; '.join(missing)}." if missing else ""
+
+
 def show(text: str, written: Iterable[Path]) -> None:
-    """Print a table, and where it and what belongs to it was written."""
+    """Print a table, and where it and what belongs to it was written, if it was."""
     say(text)
-    say("written to " + ", ".join(map(str, written)))
+    if paths := ", ".join(map(str, written)):
+        say(f"written to {paths}")

@@ -55,9 +55,9 @@ from progan.run.start import read_start
 from progan.run.state import CHECKSUM, TrainState
 from progan.sampling.images import read_latent, save_latent, write_images
 from progan.studies.ablation.rows import ROWS, SCALES, read_rows
+from progan.studies.experiment import Experiment, trained_nimg
 from progan.studies.folder import prepare_study
 from progan.studies.rows import row_config
-from progan.studies.runner import Experiment, trained_nimg
 from progan.support.errors import RunError
 from progan.support.plain_files import CONFIG_BYTES, check_plain
 from progan.support.run_files import RunFolder

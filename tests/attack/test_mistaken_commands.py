@@ -140,7 +140,7 @@ def flags_of(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         positional = get_origin(hint) is Annotated and get_args(Positional[int])[1] in hint.__metadata__
         plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if is_dataclass(plain):
-            yield from flags_of(plain, "" if field.name == "config" else f"{prefix}{field.name}.")
+            yield from flags_of(plain, "" if field.name in ("config", "place") else f"{prefix}{field.name}.")
         else:
             yield "" if positional else f"--{prefix}{field.name}".replace("_", "-"), plain
 

@@ -20,8 +20,10 @@ from progan.networks import Discriminator, Generator, parameter_count
 from progan.presets import PRESETS
 from progan.run.state import FREE_FIELDS
 from progan.studies.cifar10 import SCALES, ScoreMeasure, cifar10
+from progan.studies.experiment import Experiment, Record
+from progan.studies.place import HERE, Place
 from progan.studies.rows import Scale
-from progan.studies.runner import Experiment
+from progan.studies.runner import Outcome
 from progan.studies.side_by_side import Block, side_by_side
 from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.rng import latents
@@ -67,9 +69,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
     """In place of training: notes the experiments, and finds a score of 8, 9, ... by seed."""
     seen: list[Experiment] = []
 
-    def run(experiments: Sequence[Experiment], *, jobs: int | None = None, threads: int = 1) -> list[dict[str, Any]]:
+    def run(experiments: Sequence[Experiment], place: Place = HERE) -> Outcome:
         seen.extend(experiments)
-        return [
+        records: list[Record | None] = [
             {
                 "name": experiment.name,
                 "seconds": 4000.0,
@@ -83,6 +85,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
             }
             for experiment in experiments
         ]
+        return Outcome(records, [])
 
     monkeypatch.setattr(progan.studies.cifar10, "run_experiments", run)
     return seen
@@ -264,7 +267,7 @@ def test_a_folder_is_of_one_scale(place: Path, stand_in: list[Experiment], monke
 
 
 def test_the_table_of_several_networks(place: Path, stand_in: list[Experiment]) -> None:
-    text = cifar10(Path("data"), Path("out"), seeds=3)
+    text, _ = cifar10(Path("data"), Path("out"), seeds=3)
     assert "| metric | images | seed 0 | seed 1 | seed 2 | mean ± std | reals |" in text
     assert "| `is` | 50,000 | 8 ± 0.08 | 9 ± 0.09 | 10 ± 0.1 | 9 ± 1 | 11.24 |" in text
     assert "8.56" not in text
@@ -283,13 +286,13 @@ def test_a_seed_without_a_score_leaves_the_others_theirs(
 ) -> None:
     run = progan.studies.cifar10.run_experiments
 
-    def diverged(experiments: Sequence[Experiment], **how: Any) -> list[dict[str, Any]]:
-        records = run(experiments, **how)
-        records[1]["results"][0]["values"][""] = math.nan
-        return records
+    def diverged(experiments: Sequence[Experiment], place: Place) -> Outcome:
+        outcome = run(experiments, place)
+        (outcome.records[1] or {})["results"][0]["values"][""] = math.nan
+        return outcome
 
     monkeypatch.setattr(progan.studies.cifar10, "run_experiments", diverged)
-    text = cifar10(Path("data"), Path("out"), seeds=3)
+    text, _ = cifar10(Path("data"), Path("out"), seeds=3)
     assert "| `is` | 50,000 | 8 ± 0.08 | nan ± 0.09 | 10 ± 0.1 | nan | 11.24 |" in text
 
 

@@ -1,16 +1,22 @@
 """Runs side by side, each measured at its end, none done twice."""
 
 import json
+import multiprocessing
+import sys
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
+import progan.studies.pool
 from progan.data.store.pyramid import ImagePyramid
+from progan.studies.experiment import Experiment, trained_nimg
 from progan.studies.folder import prepare_study, study_precision
-from progan.studies.runner import Experiment, run_experiments, trained_nimg
+from progan.studies.place import Place
+from progan.studies.runner import Outcome, run_experiments
 from progan.support.errors import ConfigError, RunError
 from progan.support.files import write_json
 from progan.support.run_files import RunFolder
@@ -41,6 +47,13 @@ def _workers_find_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2])
 
 
+def done(experiment: Experiment) -> dict[str, Any]:
+    """The record of one experiment, which is run if need be."""
+    (record,) = run_experiments([experiment], quiet=True).records
+    assert record is not None
+    return record
+
+
 def asked(experiment: Experiment) -> int:
     return len((experiment.folder / "asked").read_text())
 
@@ -48,33 +61,36 @@ def asked(experiment: Experiment) -> int:
 def test_runs_are_trained_and_measured_once(experiment: Experiment, tmp_path: Path) -> None:
     longer = replace(experiment.config, schedule=replace(experiment.config.schedule, total_nimg=40), seed=1)
     two = replace(experiment, name="two", config=longer, folder=tmp_path / "two")
-    first = run_experiments([experiment, two], jobs=2, quiet=True)
+    outcome = run_experiments([experiment, two], Place(jobs=2), quiet=True)
+    first = [record for record in outcome.records if record is not None]
+    assert (outcome.missing, outcome.failure) == ([], None)
     assert [record["name"] for record in first] == ["one", "two"]
     assert [record["nimg"] for record in first] == [24, 40]
     assert all(record["seconds"] > 0 and record["bytes"] > 1000 for record in first)
     assert first[0]["parameters"]["g"] > 1000 < first[0]["parameters"]["d"]
-    assert run_experiments([experiment, two], quiet=True) == first
+    assert run_experiments([experiment, two], quiet=True) == outcome
     assert (asked(experiment), asked(two)) == (1, 1)
     assert trained_nimg(RunFolder(two.folder)) == 40
 
     # Another measure, a longer run and a damaged record are measured anew; the same run goes on.
     other = replace(experiment, measure=Look("size"))
-    assert "size" in run_experiments([other], quiet=True)[0]
+    assert "size" in done(other)
     on = replace(other, config=replace(other.config, schedule=replace(other.config.schedule, total_nimg=32)))
-    assert run_experiments([on], quiet=True)[0]["nimg"] == 32
+    assert done(on)["nimg"] == 32
     (two.folder / "result.json").write_text("{")
-    assert run_experiments([two], quiet=True)[0]["bytes"] == first[1]["bytes"]
+    assert done(two)["bytes"] == first[1]["bytes"]
     assert (asked(experiment), asked(two)) == (3, 2)
 
 
 def test_a_record_stands_where_nothing_but_the_device_or_an_unsaid_number_format_differs(
     experiment: Experiment,
 ) -> None:
-    (record,) = run_experiments([experiment], quiet=True)
+    record = done(experiment)
     assert replace(experiment, measure=replace(experiment.measure, where="elsewhere")).record() == record
     path = experiment.folder / "result.json"
     saved = json.loads(path.read_text())
     saved["key"]["config"]["precision"] = "auto"  # as it was written before; the run began in fp32
+    saved["key"]["measure"][1]["device"] = "cuda"
     write_json(path, saved)
     assert experiment.record() == record
     assert replace(experiment, config=replace(experiment.config, precision="bf16")).record() is None
@@ -86,7 +102,7 @@ def test_a_study_keeps_the_number_format_of_its_first_run(
     for fast, format in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda fast=fast: {"avx512_bf16": fast})
         assert study_precision(tmp_path / "new", "cpu") == format
-    run_experiments([experiment], quiet=True)  # in fp32
+    done(experiment)  # in fp32
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     assert study_precision(experiment.folder.parent, "cpu") == "fp32"
 
@@ -96,15 +112,87 @@ def test_a_run_that_fails_does_not_stop_the_others(experiment: Experiment, tmp_p
     folder.mkdir()
     (folder / "something").write_text("else")
     bad = replace(experiment, name="bad", folder=folder)
-    with pytest.raises(RunError, match=r"^bad: .*taken: is not empty"):
-        run_experiments([bad, experiment], jobs=1, quiet=True)
-    assert experiment.record() is not None
+    outcome = run_experiments([bad, replace(bad, name="worse"), experiment], Place(jobs=1), quiet=True)
+    assert outcome.records == [None, None, experiment.record()]
+    assert outcome.records[2] is not None
+    assert outcome.missing == ["bad", "worse"]
+    with pytest.raises(RunError) as raised:
+        outcome.check()
+    one, other = str(raised.value).splitlines()  # each that failed is named
+    assert (one.partition(": ")[0], other.partition(": ")[0]) == ("bad", "worse")
+    assert "taken: is not empty" in one
 
 
-@pytest.mark.parametrize("field", ["jobs", "threads"])
-def test_no_run_works_without_a_process(experiment: Experiment, field: str) -> None:
-    with pytest.raises(ConfigError, match=f"--{field}: 0 is not allowed"):
-        run_experiments([experiment], **{field: 0})  # type: ignore[arg-type]
+def test_what_is_not_waited_for_is_not_begun(experiment: Experiment) -> None:
+    assert run_experiments([experiment], Place(wait=False), quiet=True) == Outcome([None], ["one"])
+    assert not experiment.folder.exists()
+
+
+def test_no_run_works_without_a_process(experiment: Experiment) -> None:
+    with pytest.raises(ConfigError, match="--jobs: 0 is not allowed"):
+        run_experiments([experiment], Place(jobs=0))
+    with pytest.raises(ConfigError, match="--threads: 0 is not allowed"):
+        run_experiments([experiment], threads=0)
+
+
+class Pool:
+    """In place of the processes: notes how many there would be, their threads and the GPUs they may choose from."""
+
+    asked: ClassVar[list[tuple[int, int, int]]] = []
+
+    def __init__(self, *how: int) -> None:
+        self.asked.append(how)  # type: ignore[arg-type]
+
+    def __enter__(self) -> "Pool":
+        return self
+
+    def __exit__(self, *what: object) -> None:
+        pass
+
+    def submit(self, function: Any, experiment: Experiment) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result({"nimg": 24, "seconds": 1.0})
+        return future
+
+
+@pytest.mark.parametrize(
+    ("device", "jobs", "expected"),
+    [
+        ("auto", None, (3, 1, 3)),  # as many as there are GPUs
+        ("cuda", 2, (2, 1, 3)),
+        ("cuda", 4, (4, 1, 3)),
+        ("cuda:1", None, (1, 1, 0)),  # that one alone, which is not to be chosen
+        ("cuda:1", 4, (4, 1, 0)),
+        ("cpu", 4, (4, 1, 0)),
+    ],
+)
+def test_there_is_a_process_for_each_gpu(
+    experiment: Experiment,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    jobs: int | None,
+    expected: tuple[int, int, int],
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(progan.studies.pool, "_pool", Pool)
+    config = replace(experiment.config, device=device)
+    several = [replace(experiment, name=f"{i}", config=config) for i in range(5)]
+    assert run_experiments(several, Place(jobs=jobs), quiet=True).missing == []
+    assert Pool.asked.pop() == expected
+
+
+def test_each_process_has_a_gpu_of_its_own_while_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for what in ("os.setpgrp", "signal.signal", "end_with_parent"):  # of this process they shall stay
+        monkeypatch.setattr(f"progan.studies.pool.{what}", lambda *_: None)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    taken = multiprocessing.get_context("spawn").Value("i", 0)
+    for _ in range(7):
+        progan.studies.pool._start(1, 3, taken)
+    assert chosen == [0, 1, 2, 0, 1, 2, 0]
+    progan.studies.pool._start(1, 0, taken)
+    assert len(chosen) == 7
 
 
 def test_a_folder_is_of_one_study(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ FACTS = {
     "device": "device {}",
     "precision": "numbers in {}",
     "torch": "torch {}",
+    "missing": "not there yet: {}",
     "command": "`{}`",
 }
 

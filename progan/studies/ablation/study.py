@@ -1,7 +1,7 @@
 """The ablation study: trains rows of Table 1, measures them, and collects what the report shows (section 6.1)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from progan.evaluation.meter import Meter, Reals, fakes_of
 from progan.metrics.suite import choose
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES
+from progan.studies.experiment import RESULT, Experiment, Measure
 from progan.studies.folder import prepare_study, study_precision
+from progan.studies.place import HERE, Place
 from progan.studies.rows import Row, row_config
-from progan.studies.runner import RESULT, Experiment, Measure, run_experiments
+from progan.studies.runner import run_experiments
+from progan.studies.tables import not_there
 from progan.support.device import Precision, pick_device, processor
 from progan.support.errors import ConfigError, DataError
 from progan.support.run_files import RunFolder
@@ -30,7 +33,7 @@ class Study:
 
     data: folder of the training images; held_out: folder of the images to measure against, None for the same; mirror:
     whether training and measuring show mirrored reals; seeds: runs per row; images: of each measured set, None for the
-    scale's own number.
+    scale's own number; place: where the runs are trained.
     """
 
     data: Path
@@ -41,6 +44,7 @@ class Study:
     seeds: int = 1
     images: int | None = None
     device: str = "auto"
+    place: Place = HERE
 
     @property
     def reals(self) -> Path:
@@ -58,7 +62,7 @@ class Study:
     @cached_property
     def precision(self) -> Precision:
         """The number format of all rows."""
-        return study_precision(self.out, self.device)
+        return study_precision(self.out, self.device, place=self.place)
 
     @property
     def row_measure(self) -> "RowMeasure":
@@ -69,15 +73,14 @@ class Study:
         """One experiment for each row and seed: measured once, at its end."""
         return self.experiments_of(chosen, rows, self.row_measure, RESULT)
 
-    def table(
-        self, chosen: Sequence[Row], rows: Sequence[Row], *, jobs: int | None = None, command: str = ""
-    ) -> tuple[str, list[Path]]:
+    def table(self, chosen: Sequence[Row], rows: Sequence[Row], *, command: str = "") -> tuple[str, list[Path]]:
         """Run what is missing of the chosen rows and write the report: the table as text, and the files written.
 
-        All rows of the study that are there are in the report, whether chosen now or before.
+        All rows of the study that are there are in the report, whether chosen now or before, also when others are
+        missing, which it names. Then raises UserError when a run has failed.
         """
         self.check(chosen, rows)
-        run_experiments(self.experiments(chosen, rows), jobs=jobs)
+        outcome = run_experiments(self.experiments(chosen, rows), self.place)
         records: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
             for seed, experiment in enumerate(self.experiments([row], rows)):
@@ -85,7 +88,12 @@ class Study:
                     picture = (experiment.folder / record["picture"]).relative_to(self.out).as_posix()
                     about = {"row": row.name, "title": row.title, "base": row.base, "seed": seed, "picture": picture}
                     records.setdefault(row.name, []).append(record | about)
-        written = write_report(self.out, records, self.facts(records, command))
+        if not records:
+            outcome.check()
+            return not_there(outcome.missing), []
+        missing = {"missing": ", ".join(name.replace(",", "") for name in outcome.missing)} if outcome.missing else {}
+        written = write_report(self.out, records, self.facts(records, command) | missing)
+        outcome.check(written)
         return written[0].read_text(), written
 
     def facts(self, records: dict[str, list[dict[str, Any]]], command: str) -> dict[str, Any]:
@@ -149,7 +157,7 @@ class Against:
     reals: Path
     images: int
     mirror: bool
-    device: str
+    device: str = field(compare=False)
 
     def meter(self, metrics: str, resolution: int) -> Meter:
         reals = Reals(ImagePyramid.open(self.reals), resolution, self.mirror)

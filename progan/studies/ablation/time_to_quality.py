@@ -3,7 +3,7 @@ at its own best learning rate; distances by images as the runs had them, by time
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from progan.studies.ablation.study import Against, Study
 from progan.studies.ablation.time_to_quality_figure import figure
 from progan.studies.rows import Row, lr
 from progan.studies.runner import run_experiments
-from progan.studies.tables import markdown_table
+from progan.studies.tables import markdown_table, not_there
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError, printable
 from progan.support.files import write_json, write_text
@@ -28,41 +28,41 @@ SIDES = {"grown": "g", "not grown": "g-ungrown"}
 Curve = list[dict[str, Any]]
 
 
-def time_to_quality(
-    study: Study, rows: Sequence[Row], rates: Sequence[float] = (1.0,), *, jobs: int | None = None
-) -> tuple[str, list[Path]]:
+def time_to_quality(study: Study, rows: Sequence[Row], rates: Sequence[float] = (1.0,)) -> tuple[str, list[Path]]:
     """Train and measure what is missing, write time-to-quality.json, .md and, with matplotlib, .png into the study's
-    folder; returns the text and the files written.
+    folder; returns the text and the files written. What is not there yet is named, as `Study.table` does.
 
     rates: learning rates to try, as multiples of the scale's. Each side is compared at the one whose seed 0 comes to
     the lowest average SWD; further seeds are of that rate alone. Seconds are those that a step costs on this machine,
     measured in turn once and kept in step-costs.json, not those of the runs, which were never alone on it.
     """
     sides = {
-        name: [at_rate(study, chosen_rows(row, rows)[0], rate, rows) for rate in rates] for name, row in SIDES.items()
+        name: {rate: at_rate(study, chosen_rows(row, rows)[0], rate, rows) for rate in rates}
+        for name, row in SIDES.items()
     }
-    every = [*rows, *(row for tried in sides.values() for row in tried if row not in rows)]
-    study.check([row for tried in sides.values() for row in tried], every)
+    tries = [row for of_side in sides.values() for row in of_side.values()]
+    every = [*rows, *(row for row in tries if row not in rows)]
+    study.check(tries, every)
     measure = CurveMeasure(study.reals, study.images or SCALES[study.scale].curve_images, study.mirror, study.device)
-
-    def measured(chosen: Sequence[Row], seeds: range) -> list[list[dict[str, Any]]]:
-        """The records of each row, seed by seed."""
-        runs = [study.experiments_of([row], every, measure, CURVE)[seeds.start : seeds.stop] for row in chosen]
-        records = iter(run_experiments([run for of_row in runs for run in of_row], jobs=jobs))
-        return [[next(records) for _ in of_row] for of_row in runs]
-
-    first = measured([row for tried in sides.values() for row in tried], range(1))
-    tried = {name: {rate: first[i * len(rates) + k][0] for k, rate in enumerate(rates)} for i, name in enumerate(sides)}
-    best = {name: min(rates, key=lambda rate: lowest(tried[name][rate]["points"])) for name in sides}
-    others = measured([sides[name][rates.index(best[name])] for name in sides], range(1, study.seeds))
-    about, costs = kept_costs(study.out / "step-costs.json", study.config(sides["grown"][0], 0, every))
+    first = run_experiments(replace(study, seeds=1).experiments_of(tries, every, measure, CURVE), study.place)
+    records = iter(first.records)
+    tried = {name: {rate: record for rate in rates if (record := next(records))} for name in sides}
+    if not all(tried.values()):
+        first.check()
+        return not_there(first.missing), []
+    best = {name: min(of_side, key=lambda rate: lowest(of_side[rate]["points"])) for name, of_side in tried.items()}
+    chosen = [sides[name][rate] for name, rate in best.items()]
+    others = run_experiments(study.experiments_of(chosen, every, measure, CURVE), study.place)
+    about, costs = kept_costs(study.out / "step-costs.json", study.config(tries[0], 0, every))
+    by_seed = (others.records[i :: study.seeds] for i in range(study.seeds))
+    pairs = [(one, two) for one, two in by_seed if one and two]
     runs = {
-        name: [timed(record["points"], costs, growing=name == "grown") for record in (tried[name][best[name]], *more)]
-        for name, more in zip(sides, others, strict=True)
+        name: [timed(pair[side]["points"], costs, growing=name == "grown") for pair in pairs]
+        for side, name in enumerate(sides)
     }
-    text = _text(runs, tried, best, about)
+    text = "\n\n".join(filter(None, (_text(runs, tried, best, about), not_there([*first.missing, *others.missing]))))
     curves = {name: mean_curve(of_side) for name, of_side in runs.items()}
-    floor = first[0][0]["floor"]
+    floor = next(iter(tried["grown"].values()))["floor"]
     paths = [study.out / f"time-to-quality.{kind}" for kind in ("json", "md", "png")]
     rates_tried = {name: {f"{rate:g}": record["points"] for rate, record in of.items()} for name, of in tried.items()}
     write_json(
@@ -70,7 +70,10 @@ def time_to_quality(
         {"curves": curves, "floor": floor, "about": about, "best_rate": best, "seeds": runs, "rates": rates_tried},
     )
     write_text(paths[1], f"{text}\n")
-    return text, paths if figure(paths[2], curves, floor) else paths[:2]
+    written = paths if figure(paths[2], curves, floor) else paths[:2]
+    for outcome in (first, others):
+        outcome.check(written)
+    return text, written
 
 
 def at_rate(study: Study, row: Row, rate: float, rows: Sequence[Row]) -> Row:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from progan.images import make_grid
 from progan.studies.modes.classifier import MODES
-from progan.studies.tables import markdown_table, plus_minus
+from progan.studies.tables import markdown_table, not_there, plus_minus
 from progan.support.progress import duration
 
 NOISE = (MODES - 1) / 2  # over the number of images: the KL divergence that even draws are expected to have
@@ -20,7 +20,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     """The table of `modes.study.recover_modes` for people."""
     reals, classifier = table["reals"], table["classifier"]
     lines = []
-    seeds = len(table["rows"][0]["modes"]["seeds"])
+    seeds = max(len(row["modes"]["seeds"]) for row in table["rows"])
     for row in table["rows"]:
         modes = plus_minus(row["modes"]["mean"], row["modes"]["std"], ".1f" if seeds > 1 else ".0f")
         kl = plus_minus(row["kl"]["mean"], row["kl"]["std"], ".3f")
@@ -43,6 +43,7 @@ def markdown(table: Mapping[str, Any]) -> str:
             f" {NOISE / reals['images']:.3f}; the rest of theirs is uneven digits and errors of the classifier.",
             "modes.png: a strip per run, a square per red digit; down green, across blue; missing modes are red."
             " grid.png: images of each run, and of the data.",
+            *filter(None, [not_there(table["missing"])]),
             "",
         ]
     )

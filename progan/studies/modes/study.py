@@ -21,11 +21,13 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.meter import Reals, fakes_of
 from progan.images import write_png
 from progan.presets import WHOLE_BATCH
+from progan.studies.experiment import Experiment
 from progan.studies.folder import prepare_study
 from progan.studies.modes.classifier import MODES, SIDE, check_mnist_rgb, classifier_for, read_classifier
 from progan.studies.modes.report import markdown, modes_picture
+from progan.studies.place import HERE, Place
 from progan.studies.rows import Row, Scale, lr, row_config
-from progan.studies.runner import Experiment, run_experiments
+from progan.studies.runner import run_experiments
 from progan.studies.side_by_side import Block, side_by_side
 from progan.studies.tables import mean_and_std
 from progan.support.device import pick_device
@@ -134,15 +136,16 @@ def recover_modes(
     variants: Sequence[str] = tuple(BY_NAME),
     divisors: Sequence[int] = (2, 4),
     seeds: int = 1,
-    jobs: int | None = None,
     device: str = "auto",
+    place: Place = HERE,
 ) -> dict[str, Any]:
     """Train and measure variants; writes table.md, table.json, modes.png and grid.png into `out`; returns the table.
 
     data: an MNIST-RGB data set, whose labels only the classifier sees. scale: one of SCALES; variants: names; divisors:
     K, some of DIVISORS; seeds: runs of each. A run goes to out/<variant>-d<K>-seed<k>. What was done before is not done
-    again. Raises ConfigError, DataError or RunError before anything is trained when an argument is not allowed, the
-    data set is another, or `out` holds another study.
+    again. place: where the runs are trained. The table is of those that are there; without any, nothing is written.
+    Raises ConfigError, DataError or RunError before anything is trained when an argument is not allowed, the data set
+    is another, or `out` holds another study, and what a run that failed did, after the report.
     """
     for name, given, allowed in (
         ("--scale", [scale], list(SCALES)),
@@ -171,12 +174,22 @@ def recover_modes(
         for variant, divisor in lines
         for seed in range(seeds)
     ]
-    records = run_experiments(experiments, jobs=jobs)
+    outcome = run_experiments(experiments, place)
+    there = [(one, record) for one, record in zip(experiments, outcome.records, strict=True) if record is not None]
+    if not there:
+        outcome.check()
+        return {"rows": [], "missing": outcome.missing}
     count = min(SCALES[scale].images, len(pyramid))  # of reals: what a perfect generator would have
     stream = counted("modes of reals", Reals(pyramid, SIDE, mirrored=False).stream(0, count), count, quiet=False)
     reals = {"images": count, **_counted(np.concatenate([classifier.digits(images) for images in stream]))}
     counts = {"reals": reals.pop("counts")}
-    counts |= {one.folder.name: record["counts"] for one, record in zip(experiments, records, strict=True)}
+    counts |= {one.folder.name: record["counts"] for one, record in there}
+    rows, blocks = [], []
+    for i, (variant, divisor) in enumerate(lines):
+        part = range(i * seeds, (i + 1) * seeds)
+        if found := [(experiments[k], record) for k in part if (record := outcome.records[k]) is not None]:
+            rows.append(_line(variant, divisor, [record for _, record in found]))
+            blocks.append(Block(f"D/{divisor}", variant.title, RunFolder(found[0][0].folder).newest_fakes()))
     table = {
         "scale": scale,
         "data": {"images": len(pyramid), "hash": pyramid.hash},
@@ -184,17 +197,15 @@ def recover_modes(
         "images": SCALES[scale].images,
         "classifier": {"accuracy": classifier.accuracy, "held_out": classifier.held_out},
         "reals": reals,
-        "rows": [_line(*line, records[i * seeds : (i + 1) * seeds]) for i, line in enumerate(lines)],
+        "rows": rows,
+        "missing": outcome.missing,
     }
     write_json(out / "table.json", table)
     write_text(out / "table.md", markdown(table))
     write_png(out / "modes.png", modes_picture(counts))
-    firsts = [RunFolder(one.folder) for one in experiments[::seeds]]
-    blocks = [
-        Block(f"D/{divisor}", variant.title, folder.newest_fakes())
-        for (variant, divisor), folder in zip(lines, firsts, strict=True)
-    ]
-    write_png(out / "grid.png", side_by_side([*blocks, Block("reals", "", firsts[0].path / "reals.png")], SIDE))
+    blocks.append(Block("reals", "", RunFolder(there[0][0].folder).reals))
+    write_png(out / "grid.png", side_by_side(blocks, SIDE))
+    outcome.check([out / name for name in ("table.md", "table.json", "modes.png", "grid.png")])
     return table
 
 

@@ -20,6 +20,7 @@ from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.networks import Generator
 from progan.presets import WHOLE_BATCH
+from progan.studies.experiment import Experiment, Record
 from progan.studies.modes.classifier import MODE_NAMES, Recipe, classifier_for
 from progan.studies.modes.report import NOISE, modes_picture
 from progan.studies.modes.study import (
@@ -32,8 +33,9 @@ from progan.studies.modes.study import (
     mode_config,
     recover_modes,
 )
+from progan.studies.place import HERE, Place
 from progan.studies.rows import Scale
-from progan.studies.runner import Experiment
+from progan.studies.runner import Outcome
 from progan.support.config_io import flat_fields
 from progan.support.errors import ConfigError, DataError, RunError, UserError
 from progan.support.run_files import RunFolder
@@ -81,14 +83,14 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
     """In place of training: notes the experiments; finds 900 + 10 seed modes, once each, 200 fewer without stddev."""
     seen: list[Experiment] = []
 
-    def run(experiments: Sequence[Experiment], *, jobs: int | None = None, threads: int = 1) -> list[dict[str, Any]]:
+    def run(experiments: Sequence[Experiment], place: Place = HERE) -> Outcome:
         seen.extend(experiments)
         for i, one in enumerate(experiments):
             one.folder.mkdir(exist_ok=True)
             for nimg, colour in ((0, (9, 9, 9)), (24, (200, 20 * i, 0))):
                 Image.new("RGB", (256, 256), colour).save(one.folder / f"fakes-{nimg:09}.png")
         found = [900 + 10 * one.config.seed - 200 * (one.config.d.stddev_group == 0) for one in experiments]
-        return [
+        records: list[Record | None] = [
             {
                 "name": experiment.name,
                 "seconds": 90.0,
@@ -100,6 +102,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[Experiment]:
             }
             for experiment, modes in zip(experiments, found, strict=True)
         ]
+        return Outcome(records, [])
 
     monkeypatch.setattr(progan.studies.modes.study, "run_experiments", run)
     return seen
@@ -362,7 +365,9 @@ def test_a_folder_holds_one_scale_and_data_set(place: Path, stacks: ImagePyramid
 def test_a_whole_study_trains_measures_and_is_not_done_twice(place: Path, stacks: ImagePyramid) -> None:
     def study() -> dict[str, Any]:
         variants = ("wgan-gp", "progressive")
-        return recover_modes(stacks.path, Path("out"), variants=variants, divisors=(4,), jobs=1, device="cpu")
+        return recover_modes(
+            stacks.path, Path("out"), variants=variants, divisors=(4,), place=Place(jobs=1), device="cpu"
+        )
 
     table = study()
     assert [row["variant"] for row in table["rows"]] == ["wgan-gp", "progressive"]
