@@ -34,12 +34,13 @@ class Ablate:
     """Images of each measured set; by default 8192 (small) and 16384 (paper), which need half as many reals more."""
     more_rows: Path | None = None
     """JSON file of rows of your own, {"name", "base", "title", "overrides"} each."""
-    figure: Literal["none", "time-to-quality", "training-speed"] = "none"
+    figure: Literal["none", "time-to-quality", "stability", "training-speed"] = "none"
     """Instead of the table. time-to-quality: SWD against time with and without growing, rows g and g-ungrown;
+    stability: how many runs end well, against the learning rate, both and with LSGAN, in short runs;
     training-speed: images shown against time, from a step's cost at every resolution, without training (figure 4c)."""
-    rates: str = "1"
-    """Of time-to-quality: learning rates to try, as multiples of the scale's, such as 0.5,1,2; with growing and without
-    are compared at the best of each."""
+    rates: str | None = None
+    """Learning rates to try, as multiples of the scale's. Of time-to-quality, by default 1: with growing and without
+    are compared at the best of each; of stability, by default 0.25,0.5,1,2,4."""
     preset: str | None = None
     """Of training-speed: a preset in place of the scale's row g."""
     device: str = "auto"
@@ -49,6 +50,7 @@ class Ablate:
     def run(self) -> None:
         from progan.presets import named_preset
         from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows, read_rows
+        from progan.studies.ablation.stability import stability
         from progan.studies.ablation.study import Study
         from progan.studies.ablation.time_to_quality import chosen_rates, time_to_quality
         from progan.studies.ablation.training_speed import training_speed
@@ -63,8 +65,8 @@ class Ablate:
                 name, config = self.preset, named_preset(self.preset).config
             show(*training_speed(name, replace(config, device=self.device), self.out))
             return
-        if self.rates != "1" and self.figure != "time-to-quality":
-            raise ConfigError("--rates: is for --figure time-to-quality; leave it out")
+        if self.rates is not None and self.figure not in ("time-to-quality", "stability"):
+            raise ConfigError("--rates: is for --figure time-to-quality and stability; leave it out")
         if self.preset is not None:
             raise ConfigError("--preset: is for --figure training-speed; leave it out")
         if self.data is None:
@@ -76,5 +78,8 @@ class Ablate:
         if self.figure == "none":
             text, written = study.table(chosen_rows(self.rows, rows), rows, command=command)
         else:
-            text, written = time_to_quality(study, rows, chosen_rates(self.rates))
+            rates = [] if self.rates is None else [chosen_rates(self.rates)]
+            text, written = {"time-to-quality": time_to_quality, "stability": stability}[self.figure](
+                study, rows, *rates
+            )
         show(text, written)

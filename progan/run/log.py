@@ -19,7 +19,7 @@ from progan.images import write_png
 from progan.run.dry_run import seconds_left
 from progan.run.state import TrainState
 from progan.schedule import Phase
-from progan.support.errors import RunError, printable
+from progan.support.errors import DivergedError, RunError, printable
 from progan.support.files import write_text, write_whole
 from progan.support.json_reader import parse_json
 from progan.support.plain_files import LIST_BYTES, check_plain, read_plain
@@ -76,12 +76,12 @@ class RunLog:
             self.progress.update(self.task, completed=self.state.nimg, phase=title(phase), speed=self._speed())
 
     def tick(self, phase: Phase) -> None:
-        """One line of stats: the mean of each term since the line before. Raises RunError if training diverged."""
+        """One line of stats: the mean of each term since the line before. Raises DivergedError if training did."""
         state = self.state
         means = {name: float(value) / state.steps for name, value in state.sums.items()}
         bad = [name for name, value in means.items() if not math.isfinite(value)]
         if bad:
-            raise RunError(
+            raise DivergedError(
                 f"{self.folder.path}: training diverged before {state.nimg / 1000:.1f} kimg ({bad[0]} is not a number);"
                 " lower --lr, or use --precision fp32, in a new folder"
             )

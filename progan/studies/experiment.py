@@ -83,13 +83,12 @@ class Experiment:
         training, "nimg", "parameters": {"g", "d"}, and what `measure` returned}. As `train`, it may raise Stopped.
         """
         state = train(self.config, ImagePyramid.open(self.data), self.folder)
-        record = {
-            "name": self.name,
-            "seconds": round(state.seconds, 1),
-            "nimg": state.nimg,
-            "parameters": {"g": parameter_count(state.g), "d": parameter_count(state.d)},
-            **self.measure(RunFolder(self.folder)),
-        }
+        parameters = {"g": parameter_count(state.g), "d": parameter_count(state.d)}
+        return self.keep(state.nimg, state.seconds, {"parameters": parameters, **self.measure(RunFolder(self.folder))})
+
+    def keep(self, nimg: int, seconds: float, measured: Record) -> Record:
+        """Write down what came of the run, and return it."""
+        record = {"name": self.name, "seconds": round(seconds, 1), "nimg": nimg, **measured}
         write_json(self.folder / self.result, {"key": self.key(), "record": record})
         return record
 

@@ -24,6 +24,10 @@ class RunError(UserError):
     """A run folder, a checkpoint or a weights file cannot be used as it is."""
 
 
+class DivergedError(RunError):
+    """A loss is not a number any more."""
+
+
 class Stopped(Exception):
     """A signal ended the training after a checkpoint; `signum` says which."""
 

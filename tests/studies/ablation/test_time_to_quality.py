@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -104,4 +103,4 @@ def test_a_users_mistake_gets_one_sentence(tmp_path: Path, capsys: pytest.Captur
             chosen_rates(text)
     assert chosen_rates("0.5,1,1.0") == [0.5, 1.0]
     said = refused(capsys, "ablate", "--data", tmp_path, "--out", tmp_path / "out", "--rates", "0.5")
-    assert said == "progan: --rates: is for --figure time-to-quality; leave it out\n"
+    assert said == "progan: --rates: is for --figure time-to-quality and stability; leave it out\n"
