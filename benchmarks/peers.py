@@ -104,9 +104,7 @@ def piece(path: Path, key: dict[str, Any], make: Callable[[], Any]) -> Any:
     if path.exists():
         kept = json.loads(path.read_text())
         if kept["key"] != key:
-            raise ConfigError(
-                f"--out: {path} is of a comparison with other settings; give another folder, or delete it"
-            )
+            raise ConfigError(f"--out: {path} is of a comparison with other settings; give another folder")
         return kept["found"]
     found = make()
     make_folder("--out", path.parent)

@@ -28,6 +28,7 @@ from progan.support.files import make_folder
 from progan.support.malloc import keep_freed_memory
 
 AT_ONCE = 100  # images drawn at a time
+SECONDS_TO_END = 5.0  # for a process whose other end is gone, before it is ended
 
 
 def train_progan(job: Job, feed: Feed) -> Trained:
@@ -89,7 +90,7 @@ def work(job: Job, pipe: Connection) -> None:
             if order is not None:
                 write_images(trained.draw, *order)
             pipe.send(trained.about)
-        except EOFError:  # the other end is gone
+        except (EOFError, BrokenPipeError):  # the other end is gone
             return
         except UserError as error:
             pipe.send(str(error))
@@ -156,5 +157,7 @@ def running(jobs: Sequence[Job], out: Path) -> Iterator[list[Worker]]:
     finally:
         for worker in workers:
             worker.pipe.close()
+        for worker in workers:
+            worker.process.join(SECONDS_TO_END)  # it clears away what its peer has written
             worker.process.terminate()
             worker.process.join()
