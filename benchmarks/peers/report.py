@@ -91,12 +91,13 @@ def quality_part(found: dict[str, Any]) -> str:
             )
         )
     lines.append(("reals", "", f"{swd['reals']['average']:.2f}", f"{ssim['reals']['']:.3f}", "", "", "", ""))
+    scale = found["contenders"]["progan"]["schedule_over_preset"]
     about = (
         f"{found['seconds']:g} seconds of training each, in turns of {found['slice']:g}, at"
         f" {found['resolution']}x{found['resolution']}, `fmap_base` {found['fmap_base']}, `fmap_max`"
         f" {found['fmap_max']}, minibatch of {found['minibatch']}; {found['images']:,} images of each measured by"
-        " `progan evaluate`. kimg: images that D learned from. Latents have as many components as progan's, and images"
-        " are not mirrored. One seed."
+        f" `progan evaluate`. progan's schedule is the demo's times {scale}. kimg: images that D learned from. Latents"
+        " have as many components as progan's, and images are not mirrored. One seed."
     )
     return f"## Quality in equal seconds\n\n{about}\n\n{markdown_table(heads, lines, words=1)}"
 
