@@ -36,8 +36,13 @@ VARIANTS = {
     "LSGAN, not grown": "g-lsgan-ungrown",
 }
 PARTS = 3  # that a run is measured after, from where it is fully grown to its end
-# Shorter than the scale's own runs, for there are sixty.
-SHORT = {"schedule.stable_nimg": 2_000, "schedule.fade_nimg": 2_000, "schedule.total_nimg": 24_000}
+# Shorter than the scale's own runs, for there are sixty; with an average that does not lag behind so short phases.
+SHORT = {
+    "schedule.stable_nimg": 2_000,
+    "schedule.fade_nimg": 2_000,
+    "schedule.total_nimg": 24_000,
+    "ema_rampup": 0.1,
+}
 
 
 @dataclass(frozen=True)
