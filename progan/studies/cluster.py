@@ -31,6 +31,8 @@ SECONDS_BETWEEN_LOOKS = 2.0
 # So long a job must seem to have ended before that is believed: a network drive shows files late, and one that Slurm
 # itself queues again is neither here nor there for a moment.
 SECONDS_UNTIL_BELIEVED = 120.0
+FORGOTTEN = "FORGOTTEN"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", FORGOTTEN)
 LOST = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # through no fault of its own: such a run is submitted again
 
 
@@ -77,7 +79,8 @@ class RunJob:
                 self.experiment.run()
         except Stopped as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to save
-            if told or error.signum == number:
+            # Where preemption is announced by SIGTERM alone, as `scancel` is, only the job's state tells them apart.
+            if told or error.signum == number or squeue(JobEnvironment().job_id) == "RUNNING":
                 queue_again(number, None)
             raise SystemExit(128 + error.signum) from None
         except Exception as error:
@@ -200,12 +203,19 @@ def ended(job: Any) -> str | None:
         return str(job.state).split()[0]
     state = str(job.state).split()[0]
     if state == "UNKNOWN":  # the cluster keeps no accounts, or not yet of this job
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"], capture_output=True, text=True
-        )
-        if "Invalid job id" in asked.stderr or asked.stdout.strip() in ("FAILED", "CANCELLED", "TIMEOUT", *LOST):
-            return asked.stdout.strip() or "forgotten"
+        state = squeue(job.job_id)
+        return state if state in ENDED or state in LOST else None
     return state if state in LOST else None
+
+
+def squeue(job: str) -> str:
+    """The state of a job that has not ended long ago, FORGOTTEN after that; "" where Slurm does not answer."""
+    try:
+        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return FORGOTTEN if "Invalid job id" in asked.stderr else asked.stdout.strip()
 
 
 def failure_file(folder: Path, job: str) -> Path:

@@ -70,6 +70,28 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
     assert points[0]["seconds"] < points[-1]["seconds"]
 
 
+def test_the_report_is_of_what_is_there(
+    tiny: None, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    argv = ["ablate", "--data", str(faces), "--out", str(out), "--seeds", "2", "--rows", "c"]
+    assert main([*argv, "--no-wait"]) == 0
+    assert capsys.readouterr().out == "Not there yet: c, seed 0; c, seed 1.\n"
+    assert [path.name for path in out.iterdir()] == ["study.json"]
+    taken = out / "rows" / "c-seed1"
+    taken.mkdir(parents=True)
+    (taken / "else").write_text("")
+    assert main([*argv, "--jobs", "1"]) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith(f"of the runs that are there: {out}/table.md")
+    assert told.err.endswith(f"progan: c, seed 1: {taken}: is not empty and holds no run; give --out a new folder\n")
+    table = (out / "table.md").read_text()
+    assert "Seeds: 1." in table
+    assert ", not there yet: c seed 1" in table
+    assert main([*argv, "--no-wait", "--figure", "time-to-quality"]) == 0
+    assert "Not there yet: g, seed 0; g, seed 1; g-ungrown, seed 0" in capsys.readouterr().out
+
+
 def command(faces: Path, out: Path, rows: str) -> list[str]:
     """progan ablate at the tiny scale, in a process of its own."""
     code = (
