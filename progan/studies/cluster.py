@@ -27,7 +27,7 @@ from progan.support.terminal import say
 JOBS = "jobs"  # beside the folders of the runs: which job works on which run, and the jobs' logs
 MOST_TIMEOUTS = 10_000  # as often as its hours are over a run is queued again
 SAVE_SECONDS = 180  # so long before its hours are over a job is told; a step and a checkpoint take less
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS = 10.0
 # So long a job must seem to have ended before that is believed: a network drive shows files late, and one that Slurm
 # itself queues again is neither here nor there for a moment.
 SECONDS_UNTIL_BELIEVED = 120.0
@@ -168,8 +168,10 @@ def in_jobs(
     with locked(folder, "command with --on slurm"), stop_signals() as caught:
         queue = Queue(folder.absolute(), place, threads)
         at_work: dict[int, Any] = {}
+        of_before = set()
         for i, experiment in experiments.items():
-            before = queue.job_of(experiment)
+            if (before := queue.job_of(experiment)) is not None:
+                of_before.add(i)
             at_work[i] = queue.submit(experiment) if before is None else before
             display.say(f"{experiment.name}: job {at_work[i].job_id}{' of before' * (before is not None)}")
             _check_stop(caught, at_work)
@@ -181,10 +183,12 @@ def in_jobs(
                 if result is None and (state := ended(job)) is not None:
                     if time.monotonic() - seemed.setdefault(i, time.monotonic()) < SECONDS_UNTIL_BELIEVED:
                         continue
-                    if state in LOST:
+                    # A job of before may have been for another measurement of this run.
+                    if state in LOST or (state == "COMPLETED" and i in of_before):
+                        of_before.discard(i)
                         at_work[i] = queue.submit(experiments[i])
                         display.say(
-                            f"{experiments[i].name}: job {job.job_id} was lost, job {at_work[i].job_id} goes on"
+                            f"{experiments[i].name}: job {at_work[i].job_id} goes on after job {job.job_id} ({state})"
                         )
                     else:
                         result = RunError(f"job {job.job_id} ended without a result ({state}); {_advice(job)}")
@@ -193,8 +197,9 @@ def in_jobs(
                     del at_work[i]
                     yield i, result
             _check_stop(caught, at_work)
-            if at_work:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+            begun = time.monotonic()
+            while at_work and not caught and time.monotonic() - begun < SECONDS_BETWEEN_LOOKS:
+                time.sleep(min(0.25, SECONDS_BETWEEN_LOOKS))
 
 
 def ended(job: Any) -> str | None:
@@ -211,7 +216,7 @@ def ended(job: Any) -> str | None:
 def squeue(job: str) -> str:
     """The state of a job that has not ended long ago, FORGOTTEN after that; "" where Slurm does not answer."""
     try:
-        command = ["squeue", "--noheader", "--format=%T", f"--jobs={job}"]
+        command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
         asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -21,8 +21,9 @@ from progan.studies.experiment import Experiment, trained_nimg
 from progan.studies.folder import study_precision
 from progan.studies.place import Place, Slurm
 from progan.studies.runner import run_experiments
+from progan.support.config_io import to_json
 from progan.support.errors import ConfigError, RunError, Stopped
-from progan.support.files import locked
+from progan.support.files import locked, write_json
 from progan.support.run_files import RunFolder
 from progan.training import fit_to_data
 
@@ -98,7 +99,7 @@ class Weights:
 
 @pytest.fixture
 def two(data: ImagePyramid, make_config: Any, tmp_path: Path) -> list[Experiment]:
-    config = fit_to_data(make_config(schedule={"total_nimg": 96}), data)
+    config = fit_to_data(make_config(schedule={"total_nimg": 64}), data)
     return [
         Experiment(f"row {seed}", replace(config, seed=seed), data.path, tmp_path / "rows" / f"row{seed}", Weights())
         for seed in (0, 1)
@@ -121,7 +122,7 @@ def wait_for(reached: Any) -> None:
         time.sleep(0.01)
 
 
-def test_jobs_make_the_records_that_processes_make_also_when_one_is_preempted(
+def test_jobs_make_the_same_records_also_when_one_is_preempted(
     submitted: list[str], two: list[Experiment], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_experiments(two, replace(ON_CPU, wait=False)).missing == ["row 0", "row 1"]
@@ -138,8 +139,8 @@ def test_jobs_make_the_records_that_processes_make_also_when_one_is_preempted(
     assert went_on is not None
     assert stopped[1] == went_on[1]
     assert "Requeued job" in (folder.path.parent / JOBS / f"{submitted[0]}_0_log.out").read_text()
-    here = run_experiments(elsewhere(two, tmp_path), Place(jobs=1), quiet=True)
-    assert without_seconds(outcome.records) == without_seconds(here.records)
+    here = [one.run() for one in elsewhere(two, tmp_path)]  # as a process of this machine does
+    assert without_seconds(outcome.records) == without_seconds(here)
     assert run_experiments(two, ON_CPU, quiet=True) == outcome  # of what is there
     assert len(submitted) == 2
 
@@ -234,13 +235,27 @@ def test_a_run_whose_job_is_lost_is_submitted_again_and_one_that_is_cancelled_is
         assert f"ended without a result ({state}); its log is " in line
 
 
+def test_a_job_for_another_measurement_of_the_run_is_waited_for(
+    script: dict[str, list[str]], submitted: list[str], two: list[Experiment]
+) -> None:
+    other = replace(two[0], result="curve.json")
+    script |= {"1": ["RUNNING"], "2": ["COMPLETED"]}
+    run_experiments([other], replace(ON_CPU, wait=False), quiet=True)
+    script["1"] = ["RUNNING", "RUNNING", "RUNNING", "RUNNING", "COMPLETED"]
+    outcome = run_experiments(two[:1], ON_CPU, quiet=True)
+    assert submitted == ["1", "2"]
+    assert "job 2 ended without a result (COMPLETED)" in str(outcome.failure)  # its own is not submitted for ever
+
+
 def test_a_moment_between_two_states_is_no_end(
     script: dict[str, list[str]], submitted: list[str], two: list[Experiment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progan.studies.cluster, "SECONDS_UNTIL_BELIEVED", 3600.0)
+    short = replace(two[0].config, schedule=replace(two[0].config.schedule, total_nimg=8))
+    run = replace(two[0], config=short)
     script["1"] = ["RUNNING", "PREEMPTED", "PENDING", "RUNNING"]
-    monkeypatch.setattr(progan.studies.cluster.time, "sleep", lambda _: two[0].run() if len(script["1"]) == 1 else None)
-    assert run_experiments(two[:1], ON_CPU, quiet=True).missing == []
+    monkeypatch.setattr(progan.studies.cluster.time, "sleep", lambda _: run.run() if len(script["1"]) == 1 else None)
+    assert run_experiments([run], ON_CPU, quiet=True).missing == []
     assert submitted == ["1"]
 
 
@@ -367,5 +382,6 @@ def test_a_machine_without_slurm_or_submitit_says_so(monkeypatch: pytest.MonkeyP
 
 def test_a_study_for_gpus_elsewhere_is_in_bf16_unless_it_began_otherwise(tmp_path: Path, two: list[Experiment]) -> None:
     assert study_precision(tmp_path / "new", "auto", place=Place("slurm")) == "bf16"
-    two[0].run()  # in fp32
+    two[0].folder.mkdir(parents=True)
+    write_json(RunFolder(two[0].folder).config, {"config": to_json(two[0].config)})  # in fp32
     assert study_precision(tmp_path / "rows", "auto", place=Place("slurm")) == "fp32"

@@ -18,6 +18,8 @@ from progan.config import GeneratorConfig
 from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows
 from progan.studies.ablation.study import Study
 from progan.studies.rows import Scale
+from progan.support.device import processor
+from progan.support.run_files import RunFolder
 from tests.conftest import write_data
 
 TINY = Scale(
@@ -68,6 +70,18 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
     assert [point["nimg"] for point in points] == [64, 120, 184, 240]
     assert [point["resolution"] for point in points] == [8, 16, 16, 16]
     assert points[0]["seconds"] < points[-1]["seconds"]
+
+
+def test_the_report_names_the_machine_that_trained(
+    tiny: None, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(faces, tmp_path / "study")
+    text, _ = study.table(chosen_rows("c"), ROWS)
+    assert f"{processor()}, device cpu, numbers in" in text
+    machines = RunFolder(study.out / "rows" / "c-seed0").machines
+    machines.write_text(json.dumps({"nimg": 0, "device": "cuda", "processor": "16 cores", "gpu": "NVIDIA H200"}) + "\n")
+    text, _ = study.table(chosen_rows("c"), ROWS)
+    assert ", NVIDIA H200, device cuda, numbers in" in text
 
 
 def test_the_report_is_of_what_is_there(
