@@ -181,7 +181,8 @@ def in_jobs(
             for i, job in list(at_work.items()):
                 result = _result(experiments[i], job)
                 if result is None and (state := ended(job)) is not None:
-                    if time.monotonic() - seemed.setdefault(i, time.monotonic()) < SECONDS_UNTIL_BELIEVED:
+                    now = time.monotonic()
+                    if now - seemed.setdefault(i, now) < SECONDS_UNTIL_BELIEVED:
                         continue
                     # A job of before may have been for another measurement of this run.
                     if state in LOST or (state == "COMPLETED" and i in of_before):

@@ -181,6 +181,66 @@ def test_a_job_that_fails_and_one_that_is_gone_are_named_and_submitted_again(
     assert len(submitted) == 3
 
 
+@dataclass(frozen=True)
+class Signalled:
+    """Measures nothing, for signals come meanwhile."""
+
+    signals: tuple[int, ...]
+
+    def __call__(self, folder: RunFolder) -> dict[str, Any]:
+        for number in self.signals:
+            signal.raise_signal(number)
+        return {"measured": True}
+
+
+@pytest.fixture
+def queued_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[int]]:
+    """This process as job 7; the signals for which submitit queued it again."""
+    told: list[int] = []
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", "local")
+    monkeypatch.setenv("SUBMITIT_LOCAL_JOB_ID", "7")
+    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
+    slurm_is_there(monkeypatch, tmp_path)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
+    signal.signal(signal.SIGUSR2, lambda number, _: told.append(number))
+    yield told
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("signals", "state", "again"),
+    [
+        ((signal.SIGUSR2,), "", True),
+        ((signal.SIGUSR2, signal.SIGTERM), "", True),
+        ((signal.SIGTERM,), "RUNNING", True),  # preempted, where that is all a cluster says
+        ((signal.SIGTERM,), "COMPLETING", False),  # by scancel
+        ((signal.SIGTERM,), "", False),
+    ],
+)
+def test_a_job_is_queued_again_when_it_is_to_give_way(
+    queued_again: list[int], two: list[Experiment], tmp_path: Path, signals: tuple[int, ...], state: str, again: bool
+) -> None:
+    squeue = tmp_path / "programs" / "squeue"
+    squeue.write_text(f"#!/bin/sh\necho {state}\n")
+    squeue.chmod(0o755)
+    run = replace(two[0], measure=Signalled(signals))
+    run = replace(run, config=replace(run.config, schedule=replace(run.config.schedule, total_nimg=4)))
+    with pytest.raises(SystemExit) as ended:
+        RunJob(run, threads=1, gpu=False)()
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert queued_again == [signal.SIGUSR2] * again
+    assert run.record() is None
+    assert trained_nimg(RunFolder(run.folder)) == 4
+
+
+def test_a_job_without_its_gpu_trains_nothing(queued_again: list[int], two: list[Experiment], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the job has no GPU"):
+        RunJob(two[0], threads=1, gpu=True)()
+    assert (tmp_path / "7_failed.txt").read_text().startswith("the job has no GPU; ask for one with --slurm.options")
+    assert not two[0].folder.exists()
+
+
 @dataclass
 class Scripted:
     """A job that is in one state after the other, as an account of the cluster has them, the last for ever."""
