@@ -27,10 +27,12 @@ from progan.support.terminal import say
 JOBS = "jobs"  # beside the folders of the runs: which job works on which run, and the jobs' logs
 MOST_TIMEOUTS = 10_000  # as often as its hours are over a run is queued again
 SAVE_SECONDS = 180  # so long before its hours are over a job is told; a step and a checkpoint take less
-SECONDS_BETWEEN_LOOKS = 2.0
+SECONDS_BETWEEN_LOOKS = 10.0
 # So long a job must seem to have ended before that is believed: a network drive shows files late, and one that Slurm
 # itself queues again is neither here nor there for a moment.
 SECONDS_UNTIL_BELIEVED = 120.0
+FORGOTTEN = "FORGOTTEN"
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "DEADLINE", FORGOTTEN)
 LOST = ("PREEMPTED", "NODE_FAIL", "BOOT_FAIL")  # through no fault of its own: such a run is submitted again
 
 
@@ -77,7 +79,8 @@ class RunJob:
                 self.experiment.run()
         except Stopped as error:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # nothing is left to save
-            if told or error.signum == number:
+            # Where preemption is announced by SIGTERM alone, as `scancel` is, only the job's state tells them apart.
+            if told or error.signum == number or squeue(JobEnvironment().job_id) == "RUNNING":
                 queue_again(number, None)
             raise SystemExit(128 + error.signum) from None
         except Exception as error:
@@ -165,8 +168,10 @@ def in_jobs(
     with locked(folder, "command with --on slurm"), stop_signals() as caught:
         queue = Queue(folder.absolute(), place, threads)
         at_work: dict[int, Any] = {}
+        of_before = set()
         for i, experiment in experiments.items():
-            before = queue.job_of(experiment)
+            if (before := queue.job_of(experiment)) is not None:
+                of_before.add(i)
             at_work[i] = queue.submit(experiment) if before is None else before
             display.say(f"{experiment.name}: job {at_work[i].job_id}{' of before' * (before is not None)}")
             _check_stop(caught, at_work)
@@ -176,12 +181,15 @@ def in_jobs(
             for i, job in list(at_work.items()):
                 result = _result(experiments[i], job)
                 if result is None and (state := ended(job)) is not None:
-                    if time.monotonic() - seemed.setdefault(i, time.monotonic()) < SECONDS_UNTIL_BELIEVED:
+                    now = time.monotonic()
+                    if now - seemed.setdefault(i, now) < SECONDS_UNTIL_BELIEVED:
                         continue
-                    if state in LOST:
+                    # A job of before may have been for another measurement of this run.
+                    if state in LOST or (state == "COMPLETED" and i in of_before):
+                        of_before.discard(i)
                         at_work[i] = queue.submit(experiments[i])
                         display.say(
-                            f"{experiments[i].name}: job {job.job_id} was lost, job {at_work[i].job_id} goes on"
+                            f"{experiments[i].name}: job {at_work[i].job_id} goes on after job {job.job_id} ({state})"
                         )
                     else:
                         result = RunError(f"job {job.job_id} ended without a result ({state}); {_advice(job)}")
@@ -190,8 +198,9 @@ def in_jobs(
                     del at_work[i]
                     yield i, result
             _check_stop(caught, at_work)
-            if at_work:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+            begun = time.monotonic()
+            while at_work and not caught and time.monotonic() - begun < SECONDS_BETWEEN_LOOKS:
+                time.sleep(min(0.25, SECONDS_BETWEEN_LOOKS))
 
 
 def ended(job: Any) -> str | None:
@@ -200,12 +209,19 @@ def ended(job: Any) -> str | None:
         return str(job.state).split()[0]
     state = str(job.state).split()[0]
     if state == "UNKNOWN":  # the cluster keeps no accounts, or not yet of this job
-        asked = subprocess.run(
-            ["squeue", "--noheader", "--format=%T", f"--jobs={job.job_id}"], capture_output=True, text=True
-        )
-        if "Invalid job id" in asked.stderr or asked.stdout.strip() in ("FAILED", "CANCELLED", "TIMEOUT", *LOST):
-            return asked.stdout.strip() or "forgotten"
+        state = squeue(job.job_id)
+        return state if state in ENDED or state in LOST else None
     return state if state in LOST else None
+
+
+def squeue(job: str) -> str:
+    """The state of a job that has not ended long ago, FORGOTTEN after that; "" where Slurm does not answer."""
+    try:
+        command = ["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}"]
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return FORGOTTEN if "Invalid job id" in asked.stderr else asked.stdout.strip()
 
 
 def failure_file(folder: Path, job: str) -> Path:

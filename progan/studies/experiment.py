@@ -75,7 +75,7 @@ class Experiment:
                 fields["precision"] = read_config(RunFolder(self.folder), "")[0].precision
             saved["key"]["measure"][1].pop("device", None)  # of a time when it was part of the key
             return saved["record"] if saved["key"] == self.key() else None
-        except (OSError, ValueError, KeyError, TypeError, RunError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RunError):
             return None
 
     def run(self) -> Record:

@@ -56,8 +56,7 @@ class Place:
     """Where the runs are trained, and whether they are waited for."""
 
     on: Literal["here", "slurm"] = "here"
-    """here: this machine; slurm: each run a job of a Slurm cluster, which may be preempted, is queued again and goes on
-    (pip install 'progan[cluster]')."""
+    """here: this machine; slurm: each run a job of a Slurm cluster, which may be preempted, waits again and goes on."""
     jobs: int | None = None
     """Runs side by side on this machine; by default one per core, or one per GPU. It changes no result."""
     wait: bool = True

@@ -296,6 +296,36 @@ def test_a_seed_without_a_score_leaves_the_others_theirs(
     assert "| `is` | 50,000 | 8 ± 0.08 | nan ± 0.09 | 10 ± 0.1 | nan | 11.24 |" in text
 
 
+def test_the_table_of_what_is_there(
+    place: Path, stand_in: list[Experiment], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = progan.studies.cifar10.run_experiments
+
+    def some(experiments: Sequence[Experiment], place: Place) -> Outcome:
+        records = [record if i in there else None for i, record in enumerate(run(experiments, place).records)]
+        names = [one.name for one, record in zip(experiments, records, strict=True) if record is None]
+        return Outcome(records, names, failure)
+
+    monkeypatch.setattr(progan.studies.cifar10, "run_experiments", some)
+    there: set[int] = set()
+    failure: RunError | None = None
+    Cifar10(data=Path("data"), out=Path("out"), seeds=3, place=Place(wait=False)).run()
+    assert capsys.readouterr().out == "Not there yet: cifar10, seed 0; cifar10, seed 1; cifar10, seed 2.\n"
+    assert not (place / "out" / "table.md").exists()
+    there = {0, 2}
+    text, written = cifar10(Path("data"), Path("out"), seeds=3)
+    assert "| metric | images | seed 0 | seed 2 | mean ± std | reals |" in text
+    assert "| `is` | 50,000 | 8 ± 0.08 | 10 ± 0.1 | 9 ± 1.4 | 11.24 |" in text
+    assert text.endswith("Not there yet: cifar10, seed 1.\n")
+    assert all(path.exists() for path in written)
+    assert json.loads(written[1].read_text())["missing"] == ["cifar10, seed 1"]
+    there, failure = {1}, RunError("cifar10, seed 0: diverged")
+    with pytest.raises(RunError, match=r"seed 0: diverged"):
+        cifar10(Path("data"), Path("out"), seeds=2)
+    assert "of the runs that are there: out/table.md, out/table.json, out/grid.png" in capsys.readouterr().out
+    assert "| metric | images | seed 1 | reals |" in (place / "out" / "table.md").read_text()
+
+
 def test_from_data_to_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCALES, "small", replace(TINY, metrics="ms_ssim"))
     first = cifar10(Path("data"), Path("out"), device="cpu")

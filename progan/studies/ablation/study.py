@@ -23,7 +23,7 @@ from progan.studies.runner import run_experiments
 from progan.studies.tables import not_there
 from progan.support.device import Precision, pick_device, processor
 from progan.support.errors import ConfigError, DataError
-from progan.support.run_files import RunFolder
+from progan.support.run_files import RunFolder, read_lines
 from progan.weights import load_network
 
 
@@ -99,13 +99,15 @@ class Study:
     def facts(self, records: dict[str, list[dict[str, Any]]], command: str) -> dict[str, Any]:
         """What the report says about the study."""
         first = next(iter(records.values()))[0]
+        machines = list(read_lines(RunFolder((self.out / first["picture"]).parent).machines))
+        ran = {"processor": processor(), "device": str(pick_device(self.device))} | (machines[-1] if machines else {})
         return {
             "scale": self.scale,
             "resolution": SCALES[self.scale].config.g.resolution,
             "data": described(self.data),
             "reals": described(self.reals),
-            "machine": processor(),
-            "device": str(pick_device(self.device)),
+            "machine": ran.get("gpu") or ran["processor"],
+            "device": ran["device"],
             "precision": self.precision,
             "torch": torch.__version__.split("+")[0],
             "command": command,

@@ -19,6 +19,8 @@ from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows
 from progan.studies.ablation.study import Study
 from progan.studies.ablation.time_to_quality import time_to_quality
 from progan.studies.rows import Scale
+from progan.support.device import processor
+from progan.support.run_files import RunFolder
 from tests.conftest import write_data
 
 TINY = Scale(
@@ -69,6 +71,40 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
     assert [point["nimg"] for point in points] == [64, 120, 184, 240]
     assert [point["resolution"] for point in points] == [8, 16, 16, 16]
     assert points[0]["seconds"] < points[-1]["seconds"]
+
+
+def test_the_report_names_the_machine_that_trained(
+    tiny: None, faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(faces, tmp_path / "study")
+    text, _ = study.table(chosen_rows("c"), ROWS)
+    assert f"{processor()}, device cpu, numbers in" in text
+    machines = RunFolder(study.out / "rows" / "c-seed0").machines
+    machines.write_text(json.dumps({"nimg": 0, "device": "cuda", "processor": "16 cores", "gpu": "NVIDIA H200"}) + "\n")
+    text, _ = study.table(chosen_rows("c"), ROWS)
+    assert ", NVIDIA H200, device cuda, numbers in" in text
+
+
+def test_the_report_is_of_what_is_there(
+    tiny: None, faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    argv = ["ablate", "--data", str(faces), "--out", str(out), "--seeds", "2", "--rows", "c"]
+    assert main([*argv, "--no-wait"]) == 0
+    assert capsys.readouterr().out == "Not there yet: c, seed 0; c, seed 1.\n"
+    assert [path.name for path in out.iterdir()] == ["study.json"]
+    taken = out / "rows" / "c-seed1"
+    taken.mkdir(parents=True)
+    (taken / "else").write_text("")
+    assert main([*argv, "--jobs", "1"]) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith(f"of the runs that are there: {out}/table.md")
+    assert told.err.endswith(f"progan: c, seed 1: {taken}: is not empty and holds no run; give --out a new folder\n")
+    table = (out / "table.md").read_text()
+    assert "Seeds: 1." in table
+    assert ", not there yet: c seed 1" in table
+    assert main([*argv, "--no-wait", "--figure", "time-to-quality"]) == 0
+    assert "Not there yet: g, seed 0; g, seed 1; g-ungrown, seed 0" in capsys.readouterr().out
 
 
 def command(faces: Path, out: Path, rows: str) -> list[str]:

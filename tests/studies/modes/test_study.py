@@ -265,6 +265,38 @@ def test_a_run_for_each_variant_divisor_and_seed(
     assert text.splitlines()[0] in out
 
 
+def test_the_table_of_what_is_there(
+    place: Path,
+    stacks: ImagePyramid,
+    stand_in: list[Experiment],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = progan.studies.modes.study.run_experiments
+
+    def some(experiments: Sequence[Experiment], place: Place) -> Outcome:
+        records = [record if i in there else None for i, record in enumerate(run(experiments, place).records)]
+        return Outcome(records, [one.name for one, it in zip(experiments, records, strict=True) if it is None])
+
+    monkeypatch.setattr(progan.studies.modes.study, "run_experiments", some)
+    there: set[int] = set()
+    command = Modes(stacks.path, Path("out"), variants="wgan-gp,progressive", divisors="4", seeds=2)
+    command.run()
+    assert "Not there yet: wgan-gp, D/4, seed 0; wgan-gp, D/4, seed 1; progressive, D/4, seed 0;" in (
+        capsys.readouterr().out
+    )
+    assert not Path("out/table.md").exists()
+    there = {3}
+    command.run()
+    text = Path("out/table.md").read_text()
+    assert "| 1/4 | + progressive | 910 | 0.910 |" in text
+    assert "| 1/4 | wgan-gp" not in text
+    assert "Not there yet: wgan-gp, D/4, seed 0; wgan-gp, D/4, seed 1; progressive, D/4, seed 0." in text
+    with Image.open("out/grid.png") as grid:
+        across = [grid.getpixel((x, grid.height - 40)) for x in range(grid.width)]
+    assert (200, 60, 0) in across  # of the fourth run
+
+
 def test_reals_are_the_ceiling(place: Path, stacks: ImagePyramid, stand_in: list[Experiment]) -> None:
     table = recover_modes(stacks.path, Path("out"), divisors=(4,))
     reals = table["reals"]
