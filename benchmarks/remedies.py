@@ -1,5 +1,6 @@
-"""What does a fade lose, and what keeps it? A run of the demo, and branches of it from the moment before its last fade,
-each with one remedy, all with the same seed. Trains, measures every snapshot, and writes remedies.json, .md and .png.
+"""What does a fade lose, and what keeps it? A run of the demo's networks, with the paper's average and phases of 4 kimg,
+and branches of it from the moment before its last fade, each with one remedy, all with the same seed. Trains, measures
+every snapshot, and writes remedies.json, .md and .png.
 
     python benchmarks/remedies.py --data DIR --out OUT [--only "short average,..."] [--images 4096]
 
@@ -10,6 +11,7 @@ import argparse
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +42,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4096)
     args = parser.parse_args()
     config = PRESETS["demo"].config
-    schedule = Schedule(config.schedule, config.g.resolution)
+    phases = replace(config.schedule, stable_nimg=4_000, fade_nimg=4_000, total_nimg=36_000)
+    schedule = Schedule(phases, config.g.resolution)
     start = schedule.phases()[-2].start_nimg  # of the last fade
-    total, every = config.schedule.total_nimg, config.schedule.fade_nimg // 2
+    total, every = phases.total_nimg, phases.fade_nimg // 2
     kept = [
         "--keep-every-nimg",
         start,
@@ -53,8 +56,9 @@ def main() -> None:
         "--total-kimg",
         total / 1000,
     ]
+    base = ["--stable-kimg", 4, "--fade-kimg", 4, "--ema-decay", 0.997, "--ema-rampup", 0]
     trunk = args.out / BASE.replace(" ", "-")
-    progan("train", "--data", args.data, "--preset", "demo", "--out", trunk, *kept)
+    progan("train", "--data", args.data, "--preset", "demo", "--out", trunk, *base, *kept)
     curves = {}
     for name in args.only.split(","):
         run, flags = args.out / name.replace(" ", "-"), REMEDIES[name].split()

