@@ -110,18 +110,20 @@ def test_the_page_draws_what_pytorch_draws(
 
 
 @pytest.mark.parametrize(
-    ("costs", "quick"),
+    ("costs", "quick", "small"),
     [
-        ({4: [1], 8: [3], 16: [8], 32: [20]}, 32),
-        ({4: [1], 8: [3], 16: [30], 32: [61]}, 16),
-        ({4: [1], 8: [3], 16: [30], 32: [90, 70, 40]}, 32),  # slow at first, as what is new to the browser may be
-        ({4: [25], 8: [130], 16: [290], 32: [500]}, 16),  # 4x4 would follow the hand better, and shows nothing
-        ({4: [90], 8: [230], 16: [310]}, 8),
-        ({4: [900], 8: [2000]}, 4),
+        ({4: [1], 8: [3], 16: [8], 32: [20]}, 32, 32),
+        ({4: [1], 8: [3], 16: [30], 32: [61]}, 16, 32),  # the wall waits, and has the colours of the newest layers
+        ({4: [1], 8: [3], 16: [30], 32: [61], 64: [290], 128: [295]}, 16, 64),
+        ({4: [1], 8: [1], 16: [1], 32: [1], 64: [2], 128: [50]}, 128, 64),
+        ({4: [1], 8: [3], 16: [30], 32: [90, 70, 40]}, 32, 32),  # slow at first, as what is new to the browser may be
+        ({4: [25], 8: [130], 16: [290], 32: [500]}, 16, 16),  # 4x4 would follow the hand better, and shows nothing
+        ({4: [90], 8: [230], 16: [310]}, 8, 8),
+        ({4: [900], 8: [2000]}, 4, 4),
     ],
 )
 def test_what_follows_the_hand_is_quick_but_never_coarser_than_need_be(
-    costs: dict[int, list[int]], quick: int, browser: Any
+    costs: dict[int, list[int]], quick: int, small: int, browser: Any
 ) -> None:
     page = browser.new_page()
     found = page.evaluate(
@@ -136,7 +138,7 @@ def test_what_follows_the_hand_is_quick_but_never_coarser_than_need_be(
         [bundle("engines.js"), costs],
     )
     page.close()
-    assert (found["quick"], found["ms"]) == (quick, min(costs[quick]))
+    assert (found["quick"], found["ms"], found["small"]) == (quick, min(costs[quick]), small)
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import {wall} from "./wall.js";
 
 const ON_THE_WALL = 40;
 const KEPT = 400; // seeds whose outputs stay in memory
-const LARGEST_SMALL = 64; // pixels of the pictures on the wall
 const REST = 250; // ms after which a picture in motion is drawn in full
 
 const $ = (id) => document.getElementById(id);
@@ -53,8 +52,9 @@ function current() {
   return {...base, z, title: offsets.some(Boolean) ? `${base.title}, moved` : base.title};
 }
 
-// Small pictures, of no more than what is drawn at once; the outputs of a seed are computed once.
-const small = Math.min(engine.quick, LARGEST_SMALL);
+// Small pictures: coarser than the stage only where one would take too long, for the colours of older layers have
+// drifted; the outputs of a seed are computed once.
+const small = engine.small;
 const kept = new Map();
 
 function paintOutputs(canvas, outputs, most) {
