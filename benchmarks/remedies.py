@@ -1,6 +1,6 @@
-"""What does a fade lose, and what keeps it? A run of the demo's networks, with the paper's average and phases of 4 kimg,
-and branches of it from the moment before its last fade, each with one remedy, all with the same seed. Trains, measures
-every snapshot, and writes remedies.json, .md and .png.
+"""What does a fade lose, and what keeps it? A run of the demo's networks, with the paper's average and phases of
+4 kimg, and branches of it from the moment before its last fade, each with one remedy, all with the same seed. Trains,
+measures every snapshot, and writes remedies.json, .md and .png.
 
     python benchmarks/remedies.py --data DIR --out OUT [--only "short average,..."] [--images 4096]
 
