@@ -26,13 +26,19 @@ from progan.networks import parameter_count
 from progan.support.errors import DataError
 
 
-def train_akanimax(job: Job, feed: Feed) -> Trained:
-    """`ProGAN.train` of the clone."""
+def _ready(job: Job, besides: str) -> Mends:
+    """What both clones need before they can be imported; besides: a module of this clone alone."""
     sys.path.insert(0, str(job.clone))
     mends = Mends()
     mends.stand_in("torchvision", "torchvision.transforms", "torchvision.utils")
-    mends.stand_in("torch.utils.tensorboard")
+    mends.stand_in(besides)
     mends.adam()
+    return mends
+
+
+def train_akanimax(job: Job, feed: Feed) -> Trained:
+    """`ProGAN.train` of the clone."""
+    mends = _ready(job, "torch.utils.tensorboard")
     _import_akanimax(mends)
     gan, networks, layers, utils, script = (
         importlib.import_module(name)
@@ -128,11 +134,7 @@ def _akanimax_defaults(script: Any, mends: Mends) -> Any:
 
 def train_zoo(job: Job, feed: Feed) -> Trained:
     """`ProgressiveGANTrainer.train` of the clone."""
-    sys.path.insert(0, str(job.clone))
-    mends = Mends()
-    mends.stand_in("torchvision", "torchvision.transforms", "torchvision.utils")
-    mends.stand_in("h5py")
-    mends.adam()
+    mends = _ready(job, "h5py")
     module = importlib.import_module("models.trainer.progressive_gan_trainer")
     importlib.import_module("models.networks.progressive_conv_net").GNet.module = property(lambda self: self)
     mends.note("GNet.module is the network itself", "updateAlpha takes the average for a wrapped one, as on a GPU")
