@@ -92,6 +92,7 @@ def test_a_run_that_would_end_before_its_last_block_is_refused(
     capsys: pytest.CaptureFixture[str], make_data: MakeData, make_config: MakeConfig, tmp_path: Path, flags: tuple[str]
 ) -> None:
     command = ("train", "--data", make_data(resolution=32).path, "--out", tmp_path / "run", "--device", "cpu", *flags)
+    command = (*command, "--stable-kimg", 4, "--fade-kimg", 4)
     sentence = refused(capsys, *command, "--total-kimg", 24)
     assert "total_nimg: 24 kimg end at 32x32, the last block of 32x32 is in after 24; pass --total-kimg 28," in sentence
     start = TrainState.create(make_config(), torch.device("cpu"))
