@@ -1,10 +1,12 @@
-"""Tables in Markdown, for people and for the documents."""
+"""Tables in Markdown, for people and for the documents, and the files of a figure."""
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from progan.support.files import write_json, write_text
 from progan.support.terminal import say
 
 
@@ -35,6 +37,17 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 def not_there(missing: Sequence[str]) -> str:
     """A line that names the runs which a report goes without; nothing where it has all."""
     return f"Not there yet: {'; '.join(missing)}." if missing else ""
+
+
+def write_figure(out: Path, name: str, data: Any, text: str, draw: Callable[[Path], Path | None]) -> list[Path]:
+    """Write what a figure shows as NAME.json, .md and .png into `out`; returns the paths of those that there are.
+
+    draw: writes the picture, or returns None where that cannot be drawn.
+    """
+    paths = [out / f"{name}.{kind}" for kind in ("json", "md", "png")]
+    write_json(paths[0], data)
+    write_text(paths[1], f"{text.rstrip()}\n")
+    return paths if draw(paths[2]) else paths[:2]
 
 
 def show(text: str, written: Iterable[Path]) -> None:

@@ -20,9 +20,8 @@ from progan.studies.ablation.time_to_quality import at_rate
 from progan.studies.experiment import Experiment, Record
 from progan.studies.rows import Row
 from progan.studies.runner import run_experiments
-from progan.studies.tables import markdown_table, mean_and_std, not_there, plus_minus
+from progan.studies.tables import markdown_table, mean_and_std, not_there, plus_minus, write_figure
 from progan.support.errors import DivergedError
-from progan.support.files import write_json, write_text
 from progan.support.run_files import RunFolder
 from progan.training import train
 from progan.weights import load_network
@@ -141,20 +140,18 @@ def stability(study: Study, rows: Sequence[Row], rates: Sequence[float] = RATES)
         outcome.check()
         return not_there(outcome.missing), []
     text = "\n\n".join(filter(None, (_text(records, bounds, study.seeds), not_there(outcome.missing))))
-    paths = [study.out / f"stability.{kind}" for kind in ("json", "md", "png")]
     runs = {
         variant: {f"{rate:g}": [{key: record[key] for key in ("fate", "nimg", "points")} for record in seeds]
                   for rate, seeds in of.items()}
         for variant, of in records.items()
     }  # fmt: skip
     rate = study.config(chosen_rows("g", rows)[0], 0, rows).schedule.g_lr[4]
-    write_json(paths[0], {"bounds": asdict(bounds), "rate": rate, "runs": runs})
-    write_text(paths[1], f"{text}\n")
     fates = {
         variant: {rate: [record["fate"] for record in seeds] for rate, seeds in of.items()}
         for variant, of in records.items()
     }
-    written = paths if figure(paths[2], fates) else paths[:2]
+    data = {"bounds": asdict(bounds), "rate": rate, "runs": runs}
+    written = write_figure(study.out, "stability", data, text, lambda path: figure(path, fates))
     outcome.check(written)
     return text, written
 

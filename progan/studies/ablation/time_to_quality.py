@@ -16,10 +16,9 @@ from progan.studies.ablation.study import Against, Study
 from progan.studies.ablation.time_to_quality_figure import figure
 from progan.studies.rows import Row, lr
 from progan.studies.runner import run_experiments
-from progan.studies.tables import markdown_table, not_there
+from progan.studies.tables import markdown_table, not_there, write_figure
 from progan.support.config_io import split_names
 from progan.support.errors import ConfigError, printable
-from progan.support.files import write_json, write_text
 from progan.support.run_files import RunFolder
 from progan.weights import load_network
 
@@ -63,14 +62,11 @@ def time_to_quality(study: Study, rows: Sequence[Row], rates: Sequence[float] = 
     text = "\n\n".join(filter(None, (_text(runs, tried, best, about), not_there([*first.missing, *others.missing]))))
     curves = {name: mean_curve(of_side) for name, of_side in runs.items()}
     floor = next(iter(tried["grown"].values()))["floor"]
-    paths = [study.out / f"time-to-quality.{kind}" for kind in ("json", "md", "png")]
     rates_tried = {name: {f"{rate:g}": record["points"] for rate, record in of.items()} for name, of in tried.items()}
-    write_json(
-        paths[0],
-        {"curves": curves, "floor": floor, "about": about, "best_rate": best, "seeds": runs, "rates": rates_tried},
-    )
-    write_text(paths[1], f"{text}\n")
-    written = paths if figure(paths[2], curves, floor) else paths[:2]
+    data = {
+        "curves": curves, "floor": floor, "about": about, "best_rate": best, "seeds": runs, "rates": rates_tried,
+    }  # fmt: skip
+    written = write_figure(study.out, "time-to-quality", data, text, lambda path: figure(path, curves, floor))
     for outcome in (first, others):
         outcome.check(written)
     return text, written

@@ -9,9 +9,9 @@ from typing import Any
 from progan.config import TrainConfig
 from progan.studies.ablation.step_costs import ROUNDS, Cost, Of, measure_costs, spent
 from progan.studies.ablation.time_to_quality_figure import logarithmic
-from progan.studies.tables import markdown_table
+from progan.studies.tables import markdown_table, write_figure
 from progan.support.device import machine, pick_device, pick_precision
-from progan.support.files import make_folder, write_json, write_text, write_whole
+from progan.support.files import make_folder, write_whole
 from progan.support.progress import duration
 
 
@@ -28,10 +28,8 @@ def training_speed(name: str, config: TrainConfig, out: Path, rounds: int = ROUN
     costs = measure_costs(config, rounds)
     about = machine(device) | {"config": name, "precision": config.precision, "rounds": rounds}
     text = report(about, costs)
-    paths = [out / f"training-speed.{kind}" for kind in ("json", "md", "png")]
-    write_json(paths[0], {"about": about, "phases": [asdict(cost) for cost in costs]})
-    write_text(paths[1], text)
-    return text, paths if figure(paths[2], name, costs) else paths[:2]
+    data = {"about": about, "phases": [asdict(cost) for cost in costs]}
+    return text, write_figure(out, "training-speed", data, text, lambda path: figure(path, name, costs))
 
 
 def report(about: dict[str, Any], costs: Sequence[Cost]) -> str:
