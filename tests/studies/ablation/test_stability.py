@@ -16,7 +16,6 @@ from progan.studies.ablation.stability import Bounds, Fate, FateExperiment, fate
 from progan.studies.ablation.study import Study
 from progan.studies.place import Place
 from progan.support.errors import DivergedError, RunError
-from tests.studies.ablation.test_study import faces, tiny  # noqa: F401
 
 BOUNDS = Bounds(swd=60.0, ms_ssim=0.5, hopeless=4.0)
 
@@ -89,7 +88,7 @@ def test_a_run_goes_on_while_it_may_end_well(run: Callable[..., Any]) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_the_study_counts_fates_by_variant_rate_and_seed(
-    faces: Path,  # noqa: F811
+    faces: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -8,44 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from progan.cli import main
-from progan.config import GeneratorConfig
 from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows
 from progan.studies.ablation.study import Study
 from progan.studies.ablation.time_to_quality import time_to_quality
-from progan.studies.rows import Scale
 from progan.support.device import processor
 from progan.support.run_files import RunFolder
 from tests.conftest import write_data
-
-TINY = Scale(
-    replace(
-        SCALES["small"].config,
-        g=GeneratorConfig(resolution=16, fmap_base=32, fmap_max=8),
-        d=replace(SCALES["small"].config.d, resolution=16, fmap_base=32, fmap_max=8),
-        schedule=replace(SCALES["small"].config.schedule, stable_nimg=40, fade_nimg=40, total_nimg=240),
-        tick_nimg=32,
-        snapshot_nimg=60,
-        checkpoint_nimg=40,
-    ),
-    images=32,
-    curve_images=32,
-)
-
-
-@pytest.fixture
-def faces(tmp_path: Path) -> Path:
-    return write_data(tmp_path / "faces", count=48).path
-
-
-@pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, few_directions: None) -> None:
-    monkeypatch.setitem(SCALES, "small", TINY)
+from tests.studies.ablation.conftest import TINY
 
 
 def without_times(table: str) -> str:

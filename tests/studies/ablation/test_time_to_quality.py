@@ -15,7 +15,6 @@ from progan.studies.place import Place
 from progan.studies.runner import Outcome
 from progan.support.errors import ConfigError
 from tests.command import refused
-from tests.studies.ablation.test_study import faces, tiny  # noqa: F401
 
 
 def test_seconds_are_what_the_images_until_then_cost() -> None:
@@ -41,7 +40,7 @@ BEST = {"g-rate-0.5": 20.0, "g": 30.0, "g-rate-3": 40.0, "g-ungrown-rate-0.5": 4
 
 @pytest.mark.usefixtures("tiny")
 def test_each_side_at_its_best_rate_with_seeds_of_that_rate_alone(
-    faces: Path,  # noqa: F811
+    faces: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -81,7 +80,7 @@ def test_each_side_at_its_best_rate_with_seeds_of_that_rate_alone(
 
 @pytest.mark.usefixtures("tiny")
 def test_the_small_files_of_a_study_are_enough_to_go_on(
-    faces: Path,  # noqa: F811
+    faces: Path,
     tmp_path: Path,
 ) -> None:
     study = Study(faces, tmp_path / "study")
