@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,15 @@ def test_a_study_makes_a_table_pictures_and_curves(tiny: None, faces: Path, tmp_
     assert [point["nimg"] for point in points] == [64, 120, 184, 240]
     assert [point["resolution"] for point in points] == [8, 16, 16, 16]
     assert points[0]["seconds"] < points[-1]["seconds"]
+    moved = tmp_path / "moved"  # its small files are enough to go on
+    for path in (study.out / "study.json", *study.out.glob("rows/*/co*.json"), *study.out.glob("rows/*/curve.json")):
+        to = moved / path.relative_to(study.out)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        to.write_bytes(path.read_bytes())
+    time_to_quality(replace(study, out=moved), ROWS)
+    one, other = (json.loads((out / "time-to-quality.json").read_text()) for out in (study.out, moved))
+    assert one["rates"] == other["rates"]
+    assert not [*moved.glob("rows/*/stats.jsonl")]  # none was trained again
 
 
 def test_the_report_names_the_machine_that_trained(

@@ -78,24 +78,6 @@ def test_each_side_at_its_best_rate_with_seeds_of_that_rate_alone(
     assert "ms_ssim" not in text  # it is no distance
 
 
-@pytest.mark.usefixtures("tiny")
-def test_the_small_files_of_a_study_are_enough_to_go_on(
-    faces: Path,
-    tmp_path: Path,
-) -> None:
-    study = Study(faces, tmp_path / "study")
-    time_to_quality(study, ROWS)
-    moved = tmp_path / "moved"
-    for path in (study.out / "study.json", *study.out.glob("rows/*/co*.json"), *study.out.glob("rows/*/curve.json")):
-        to = moved / path.relative_to(study.out)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        to.write_bytes(path.read_bytes())
-    time_to_quality(Study(faces, moved), ROWS)
-    one, other = (json.loads((out / "time-to-quality.json").read_text()) for out in (study.out, moved))
-    assert one["rates"] == other["rates"]
-    assert not [*moved.glob("rows/*/stats.jsonl")]  # none was trained again
-
-
 def test_a_users_mistake_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for text in ("", "a", "1,-2", "0", "nan", "1e9"):
         with pytest.raises(ConfigError, match=r"--rates: .* is not allowed; use multiples above 0 such as 0\.5,1,2"):
