@@ -31,14 +31,19 @@ def nearest_up(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
-def fade_reals(images: Tensor, alpha: float) -> Tensor:
+def blend(old: Tensor, new: Tensor, alpha: float | Tensor) -> Tensor:
+    """old + (new - old) alpha, the fade of a new block (figure 2); alpha: 0 to 1, a number or a float32 scalar."""
+    if isinstance(alpha, Tensor) and alpha.dtype != new.dtype:
+        return torch.lerp(old.to(alpha.dtype), new.to(alpha.dtype), alpha).to(new.dtype)  # alpha is not to be rounded
+    return torch.lerp(old, new, alpha)
+
+
+def fade_reals(images: Tensor, alpha: float | Tensor) -> Tensor:
     """Fade real images in with the newest block, so that D never sees detail that G cannot make yet (figure 2).
 
     images: [N, C, R, R]; alpha: 0 shows what R / 2 can show, 1 the images themselves.
     """
-    if alpha == 1.0:
-        return images
-    return torch.lerp(nearest_up(box_down(images)), images, alpha)
+    return blend(nearest_up(box_down(images)), images, alpha)
 
 
 def mirror(images: np.ndarray, flips: np.ndarray) -> np.ndarray:

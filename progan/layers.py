@@ -1,21 +1,80 @@
 """Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import sqrt
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from progan.ops import convolution
+from progan.ops import convolution, unit_rms
+
+Kernel = tuple[Tensor, Tensor | None]
+_shared: ContextVar["_Shared | None"] = ContextVar("shared kernels", default=None)
+
+
+class _Shared:
+    """Tensors of layers times their scales, and the kernels made of them."""
+
+    def __init__(self) -> None:
+        self.scaled: dict[nn.Module, Tensor] = {}
+        self.kernels: dict[nn.Module, Kernel] = {}
+
+
+@contextmanager
+def shared_kernels() -> Iterator[None]:
+    """Inside, a layer's weights are made ready once for all its passes: scaled, spread, cast, laid out.
+
+    The weights must stay as they are meanwhile, and one backward pass ends it: the passes share its graph.
+    """
+    token = _shared.set(_Shared())
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
+def scale_together(layers: "Sequence[EqualizedLinear | EqualizedConv2d]") -> None:
+    """In `shared_kernels`, scale what these layers have to scale, all at once, if that has not been done."""
+    shared = _shared.get()
+    if shared is not None and layers[0] not in shared.scaled:
+        scaled = _Scaled.apply([layer.scale for layer in layers], *(layer.to_scale for layer in layers))
+        shared.scaled.update(zip(layers, scaled, strict=True))
+
+
+class _Scaled(torch.autograd.Function):
+    """Tensors times numbers in few kernels, and gradients that lie in memory as the tensors do."""
+
+    @staticmethod
+    def forward(ctx: Any, scales: Sequence[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+        ctx.scales, ctx.strides = scales, [tensor.stride() for tensor in tensors]
+        ctx.set_materialize_grads(False)
+        return tuple(torch._foreach_mul(tensors, scales))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        wanted = zip(grads, ctx.scales, ctx.strides, ctx.needs_input_grad[1:], strict=True)
+        found = [(grad, scale, stride) for grad, scale, stride, needed in wanted if needed and grad is not None]
+        made = [grad.new_empty_strided(grad.shape, stride) for grad, _, stride in found]
+        torch._foreach_copy_(made, [grad for grad, _, _ in found])
+        torch._foreach_mul_(made, [scale for _, scale, _ in found])
+        rest = iter(made)
+        needs = zip(grads, ctx.needs_input_grad[1:], strict=True)
+        return None, *(next(rest) if needed and grad is not None else None for grad, needed in needs)
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
     """Scale the feature vector of every pixel to unit RMS (paper 4.2).
 
-    x: [N, C, ...], any scale. Returns the same shape and dtype.
+    x: [N, C, ...], any scale. Returns the same shape and dtype, under autocast too.
     """
-    return x * (x.square().mean(dim=1, keepdim=True) + eps).rsqrt()
+    with torch.autocast(x.device.type, enabled=False):
+        return unit_rms(x, eps)
 
 
 def minibatch_stddev(x: Tensor, group: int, sets: int = 1) -> Tensor:
@@ -30,12 +89,15 @@ def minibatch_stddev(x: Tensor, group: int, sets: int = 1) -> Tensor:
     count = n // sets
     m = max(1, count // group)  # groups per set
     g = -(-count // m)  # images of the largest group
-    y = x.float().reshape(sets, count, -1)  # [S, N/S, CHW]
-    y = F.pad(y, (0, 0, 0, g * m - count)).view(sets, g, m, -1)  # [S, G, M, CHW]  strided groups, short ones padded
-    there = torch.arange(g * m, device=x.device).view(g, m, 1) < count  # [G, M, 1]
-    size = there.sum(0)  # [M, 1]
-    deviation = (y - y.sum(1, keepdim=True) / size) * there
-    std = (deviation.square().sum(1) / size + 1e-8).sqrt().mean(-1)  # [S, M]  biased: within the group only
+    y = x.float().permute(0, 2, 3, 1).reshape(sets, count, -1)  # [S, N/S, HWC]  as it lies in memory
+    if g * m == count:
+        groups = [y.view(sets, g, m, -1)]  # [S, G, M, HWC]  strided groups
+    else:
+        rows, last = y[:, : (g - 1) * m].view(sets, g - 1, m, -1), y[:, None, (g - 1) * m :]
+        longer = last.shape[2]  # groups with one image more
+        groups = [torch.cat([rows[:, :, :longer], last], dim=1), rows[:, :, longer:]]
+    stds = [(images.var(1, correction=0) + 1e-8).sqrt().mean(-1) for images in groups]  # biased: within the group only
+    std = stds[0] if len(stds) == 1 else torch.cat(stds, dim=1)  # [S, M]
     maps = std.to(x.dtype).repeat(1, g)[:, :count].reshape(n, 1, 1, 1).expand(-1, 1, h, w)
     return torch.cat([x, maps], dim=1)
 
@@ -66,8 +128,19 @@ class EqualizedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs // pixels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.repeat_interleave(self.pixels)
-        return F.linear(x, self.weight * self.scale, bias)
+        return F.linear(x, *_prepared(self))
+
+    @property
+    def to_scale(self) -> Tensor:
+        """What the scale multiplies."""
+        return self.weight
+
+    def prepare(self, scaled: Tensor) -> Kernel:
+        """The weight, and a bias for every output. scaled: `to_scale` times the scale."""
+        bias = self.bias
+        if bias is not None and self.pixels > 1:
+            bias = bias.repeat_interleave(self.pixels)
+        return scaled, bias
 
 
 class EqualizedConv2d(nn.Module):
@@ -98,24 +171,52 @@ class EqualizedConv2d(nn.Module):
         self.scale = std if equalized else 1.0
         self.resample = resample
         if resample is not None:
-            self.register_buffer("spread", spread_matrix(resample), persistent=False)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale))
+            self.register_buffer("spread", spread_matrix(resample).t(), persistent=False)
+        # The weights lie in memory as the kernel will, so that to make it copies nothing.
+        order, back = ((1, 2, 3, 0), (3, 0, 1, 2)) if resample == "up" else ((0, 2, 3, 1), (0, 3, 1, 2))
+        weight = torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale)
+        self.weight = nn.Parameter(weight.permute(order).contiguous().permute(back))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel = self.weight * self.scale
+        kernel, bias = _prepared(self)
+        stride = 1 if self.resample is None else 2
+        return convolution(x.to(kernel.dtype), kernel, bias, stride=stride, transposed=self.resample == "up")
+
+    @property
+    def to_scale(self) -> Tensor:
+        """What the scale multiplies: of a kernel that is spread, what spreads it, which is less."""
+        return self.weight if self.resample is None else self.spread
+
+    def prepare(self, scaled: Tensor) -> Kernel:
+        """The kernel as the convolution wants it: scaled, 4x4 if it resamples, channels last; and the bias.
+
+        scaled: `to_scale` times the scale.
+        """
         bias = None if self.bias is None else self.bias.view(-1)  # a plain tensor, as the kernel is
-        if self.resample is not None:
-            with torch.autocast(x.device.type, enabled=False):
-                kernel = (kernel.flatten(2) @ self.spread).unflatten(2, (4, 4))
-        if self.resample == "up":
-            kernel = kernel.transpose(0, 1)  # a transposed convolution wants [in, out, k, k]
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, kernel, bias = x.to(dtype), kernel.to(dtype), None if bias is None else bias.to(dtype)
+        if self.resample is None:
+            kernel = scaled
+        else:
+            # [out, 9, in]; a transposed convolution wants [in, out, k, k].
+            rows = self.weight.permute((1, 2, 3, 0) if self.resample == "up" else (0, 2, 3, 1)).flatten(1, 2)
+            with torch.autocast(rows.device.type, enabled=False):
+                kernel = torch.bmm(scaled.expand(len(rows), -1, -1), rows).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
+        if torch.is_autocast_enabled(kernel.device.type):
+            dtype = torch.get_autocast_dtype(kernel.device.type)
+            kernel, bias = kernel.to(dtype), None if bias is None else bias.to(dtype)
         # Without it the format of a gradient decides that of all before it, and slow paths follow.
-        kernel = kernel.contiguous(memory_format=torch.channels_last)
-        return convolution(x, kernel, bias, stride=1 if self.resample is None else 2, transposed=self.resample == "up")
+        return kernel.contiguous(memory_format=torch.channels_last), bias
+
+
+def _prepared(layer: EqualizedLinear | EqualizedConv2d) -> Kernel:
+    """The layer's kernel and bias, in `shared_kernels` made by its first pass."""
+    shared = _shared.get()
+    if shared is None:
+        return layer.prepare(layer.to_scale * layer.scale)
+    if layer not in shared.kernels:
+        scaled = shared.scaled.get(layer)
+        shared.kernels[layer] = layer.prepare(layer.to_scale * layer.scale if scaled is None else scaled)
+    return shared.kernels[layer]
 
 
 class MinibatchDiscrimination(nn.Module):
@@ -163,24 +264,20 @@ def batch_norm(maps: int) -> nn.Module:
     return nn.BatchNorm2d(maps, eps=1e-4, momentum=0.1)
 
 
-@dataclass(frozen=True)
 class ChannelNoise:
     """Multiplicative Gaussian noise, one number per image and map, that LSGAN's D needs (appendix B).
 
-    x (1 + N(0, 1) strength sqrt(C)): [N, C, H, W] -> the same shape. strength: a scalar; every call draws anew.
-    batch, rows: x holds these rows, int64 [M], of each minibatch of so many images; noise is drawn for all of them.
+    x (1 + n strength sqrt(C)): [N, C, H, W] -> the same shape. strength: a scalar; normal: [N, M] from N(0, 1), for the
+    M maps of all calls together: each call takes the next C of them.
     """
 
-    strength: Tensor
-    generator: torch.Generator
-    batch: int
-    rows: Tensor
+    def __init__(self, strength: Tensor, normal: Tensor) -> None:
+        self._strength, self._left = strength, normal
 
     def __call__(self, x: Tensor) -> Tensor:
-        n, c = x.shape[:2]
-        normal = torch.randn(n // len(self.rows), self.batch, c, 1, 1, generator=self.generator)[:, self.rows]
-        normal = normal.reshape(n, c, 1, 1).to(x.device)
-        return x * (1.0 + normal * (self.strength * sqrt(c))).to(x.dtype)
+        c = x.shape[1]
+        normal, self._left = self._left[:, :c, None, None], self._left[:, c:]
+        return x * (1.0 + normal * (self._strength * sqrt(c))).to(x.dtype)
 
 
 def spread_matrix(resample: str) -> Tensor:

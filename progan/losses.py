@@ -44,7 +44,7 @@ def wgan_gp_d(
         terms["drift"] = drift * real_scores.square().mean()
     if gp_weight:
         norms = gradient_norms(critic, torch.lerp(reals, fakes, mix))
-        terms["gradient_penalty"] = gp_weight * (norms - gp_target).square().mean() / gp_target**2
+        terms["gradient_penalty"] = (norms - gp_target).square().mean() * (gp_weight / gp_target**2)
     return terms | _d_labels(logits, labels, label_weight)
 
 
@@ -111,8 +111,8 @@ def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
     scores, _ = critic(images)
     with no_weight_gradients():
         (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
-    # At a gradient of exactly zero a plain norm would give a NaN derivative.
-    return (gradient.float().square().sum(dim=(1, 2, 3)) + 1e-30).sqrt()
+    # Whose derivative PyTorch takes for 0 at a gradient of exactly zero.
+    return torch.linalg.vector_norm(gradient.float(), dim=(1, 2, 3))
 
 
 def _d_labels(logits: Tensor, labels: Tensor | None, weight: float) -> dict[str, Tensor]:

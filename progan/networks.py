@@ -3,7 +3,7 @@
 All resolutions are allocated at once, keyed by resolution, so that the names of the weights never change.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import sqrt
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
-from progan.images import box_down, nearest_up
+from progan.images import blend, box_down, nearest_up
 from progan.layers import (
     ChannelNoise,
     EqualizedConv2d,
@@ -21,6 +21,7 @@ from progan.layers import (
     batch_norm,
     minibatch_stddev,
     pixel_norm,
+    scale_together,
 )
 from progan.ops import leaky_relu_
 from progan.support.errors import ConfigError
@@ -124,11 +125,12 @@ class Generator(nn.Module):
         )
 
     def forward(
-        self, z: Tensor, labels: Tensor | None = None, *, resolution: int | None = None, alpha: float = 1.0
+        self, z: Tensor, labels: Tensor | None = None, *, resolution: int | None = None, alpha: float | Tensor = 1.0
     ) -> Tensor:
         """z: [N, latent_dim], of any length: it is normalised here, if the config says so. labels: one-hot
         [N, label_dim], needed if the config has labels. resolution: pixels of the images, the full resolution by
-        default. alpha: weight of the newest block, 0 to 1; 0 is the network at resolution / 2, upsampled.
+        default. alpha: weight of the newest block, 0 to 1, a number or a scalar; 0 is the network at resolution / 2,
+        upsampled.
 
         Returns [N, C, resolution, resolution], float32, meant for [-1, 1] but not clipped.
         """
@@ -137,6 +139,8 @@ class Generator(nn.Module):
             if labels is None or labels.shape != (len(z), self.config.label_dim):
                 raise ValueError(f"labels: one-hot labels of shape [{len(z)}, {self.config.label_dim}] are needed")
             z = torch.cat([z, labels.to(z.dtype)], dim=1)
+        rgb = [self.to_rgb[str(r)] for r in ([resolution // 2] if is_fading(alpha) else []) + [resolution] if r >= 4]
+        scale_together(equalized([self.blocks[str(r)] for r in self.config.resolutions if r <= resolution] + rgb))
         x = pixel_norm(z) if self.config.normalize_latent else z
         older = None
         for r in self.config.resolutions:
@@ -144,8 +148,8 @@ class Generator(nn.Module):
             if r == resolution:
                 break
         images = self.to_rgb[str(resolution)](x).float()
-        if alpha < 1.0 and resolution > 4:
-            images = torch.lerp(nearest_up(self.to_rgb[str(resolution // 2)](older).float()), images, alpha)
+        if resolution > 4 and is_fading(alpha):
+            images = blend(nearest_up(self.to_rgb[str(resolution // 2)](older).float()), images, alpha)
         return images.tanh() if self.config.output == "tanh" else images
 
 
@@ -170,7 +174,7 @@ class Discriminator(nn.Module):
         images: Tensor,
         *,
         resolution: int | None = None,
-        alpha: float = 1.0,
+        alpha: float | Tensor = 1.0,
         sets: int = 1,
         noise: ChannelNoise | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -184,29 +188,49 @@ class Discriminator(nn.Module):
         shape = (self.config.channels, resolution, resolution)
         if images.shape[1:] != shape or len(images) % sets:
             raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
+        rgb = [self.from_rgb[str(r)] for r in ([resolution // 2] if is_fading(alpha) else []) + [resolution] if r >= 4]
+        blocks = [self.blocks[str(r)] for r in self.config.resolutions if 4 < r <= resolution]
+        scale_together(equalized([*rgb, *blocks, self.head]))
         images = images.contiguous(memory_format=torch.channels_last)
         x = leaky_relu_(self.from_rgb[str(resolution)](images))
         for r in reversed(self.config.resolutions):
             if 4 < r <= resolution:
                 x = self.blocks[str(r)](x, noise or _unchanged)
-                if r == resolution and alpha < 1.0:
-                    x = torch.lerp(leaky_relu_(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
+                if r == resolution and is_fading(alpha):
+                    x = blend(leaky_relu_(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
         with torch.autocast(x.device.type, enabled=False):  # bf16 tells scores near 40 apart by a quarter
             out = self.head(x.float(), sets, noise or _unchanged)
         return out[:, 0], out[:, 1:]
+
+    def noise_maps(self, resolution: int) -> list[int]:
+        """Maps of each tensor that `forward` at a resolution gives to its noise, in turn."""
+        config = self.config
+        blocks = [config.fmaps_at(r) for r in reversed(config.resolutions) if 4 < r <= resolution for _ in range(2)]
+        maps = config.fmaps_at(4)
+        return [*blocks, maps + (config.stddev_group > 0) + config.minibatch_kernels, maps]
+
+
+def equalized(parts: Iterable[nn.Module]) -> list[EqualizedLinear | EqualizedConv2d]:
+    """The layers of these parts whose weights are scaled."""
+    return [layer for part in parts for layer in part.modules() if isinstance(layer, EqualizedLinear | EqualizedConv2d)]
 
 
 def _unchanged(x: Tensor) -> Tensor:
     return x
 
 
-def check_stage(config: NetworkConfig, resolution: int | None, alpha: float) -> int:
+def is_fading(alpha: float | Tensor) -> bool:
+    """Whether a new block is blended in; a tensor is not looked at, for that would wait for the device."""
+    return isinstance(alpha, Tensor) or alpha < 1.0
+
+
+def check_stage(config: NetworkConfig, resolution: int | None, alpha: float | Tensor) -> int:
     """The working resolution, the default resolved; raises ConfigError outside the network's range."""
     if resolution is None:
         resolution = config.resolution
     if resolution not in config.resolutions:
         raise ConfigError(f"resolution: {resolution} is not one of {', '.join(map(str, config.resolutions))}")
-    if not 0.0 <= alpha <= 1.0:
+    if not isinstance(alpha, Tensor) and not 0.0 <= alpha <= 1.0:
         raise ConfigError(f"alpha: {alpha} is not allowed; use 0 to 1")
     return resolution
 

@@ -1,4 +1,4 @@
-"""Convolution and leaky ReLU with quick derivatives of every order, for the gradient penalty needs the second."""
+"""Convolution, leaky ReLU and unit RMS with quick derivatives of every order; the gradient penalty needs the second."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,43 +65,59 @@ class _Convolution(torch.autograd.Function):
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
             grad_x = _Convolution.apply(grad, weight, None, ctx.stride, not ctx.transposed)
+        biased = ctx.has_bias and ctx.needs_input_grad[2] and _weight_gradients
         if ctx.needs_input_grad[1] and _weight_gradients:
             large, small = (grad, x) if ctx.transposed else (x, grad)
-            grad_weight = _WeightGradient.apply(large, small, weight.shape, ctx.stride)
-        if ctx.has_bias and ctx.needs_input_grad[2] and _weight_gradients:
+            grad_weight, sums = _WeightGradient.apply(
+                large, small, weight.shape, ctx.stride, biased and not ctx.transposed
+            )
+            grad_bias = sums
+        if biased and grad_bias is None:
             grad_bias = grad.sum((0, 2, 3))
         return grad_x, grad_weight, grad_bias, None, None
 
 
 class _WeightGradient(torch.autograd.Function):
-    """The weights' gradient of `small = convolution(large, weight)`: [N, I, H, W], [N, O, h, w] -> [O, I, k, k]."""
+    """The weights' gradient of `small = convolution(large, weight)`: [N, I, H, W], [N, O, h, w] -> [O, I, k, k].
+
+    And the bias's, [O], if it is wanted: libraries have it on the way.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(large: Tensor, small: Tensor, shape: torch.Size, stride: int) -> Tensor:
+    def forward(
+        large: Tensor, small: Tensor, shape: torch.Size, stride: int, biased: bool
+    ) -> tuple[Tensor, Tensor | None]:
         if products_are_quicker(large, shape):
-            return weight_gradient_by_products(large, small, shape, stride)
+            sums = small.sum((0, 2, 3)) if biased else None
+            return weight_gradient_by_products(large, small, shape, stride), sums
         pad = (shape[-1] - 1) // 2
         weight = large.new_empty(1).expand(shape)  # only its shape is read
-        return torch.ops.aten.convolution_backward(
-            small, large, weight, None, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, [False, True, False]
-        )[1]
+        bias = [shape[0]] if biased else None
+        _, out, sums = torch.ops.aten.convolution_backward(
+            small, large, weight, bias, [stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1, [False, True, biased]
+        )
+        return out, sums if biased else None
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        large, small, _, ctx.stride = inputs
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor | None]) -> None:
+        large, small, _, ctx.stride, _ = inputs
         ctx.save_for_backward(large, small)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_sums: Tensor | None) -> tuple[Tensor | None, ...]:
         large, small = ctx.saved_tensors
         grad_large = grad_small = None
-        if ctx.needs_input_grad[0]:
+        if ctx.needs_input_grad[0] and grad is not None:
             grad_large = _Convolution.apply(small, grad, None, ctx.stride, True)
         if ctx.needs_input_grad[1]:
-            grad_small = _Convolution.apply(large, grad, None, ctx.stride, False)
-        return grad_large, grad_small, None, None
+            if grad is not None:
+                grad_small = _Convolution.apply(large, grad, grad_sums, ctx.stride, False)
+            elif grad_sums is not None:
+                grad_small = grad_sums.view(1, -1, 1, 1).expand_as(small)
+        return grad_large, grad_small, None, None, None
 
 
 class _LeakyReLU(torch.autograd.Function):
@@ -153,3 +169,40 @@ def leaky_relu_(x: Tensor) -> Tensor:
     x must not be needed any more: not a leaf that wants a gradient, nor saved by what made it.
     """
     return _LeakyReLU.apply(x)
+
+
+class _UnitRms(torch.autograd.Function):
+    """x / RMS(x) over the maps, and 1 / RMS(x), whose derivative is four kernels and keeps these two results alone.
+
+    The first of them is what the next layer keeps too; x is not needed any more.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square_()
+        factor = torch.rsub(square, eps, alpha=-1 / x.shape[1]).rsqrt_()  # of eps + square / C: [N, 1, ...]
+        return x * factor, factor
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: tuple[Tensor, Tensor]) -> None:
+        ctx.save_for_backward(*output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_factor: Tensor | None) -> tuple[Tensor | None, None]:
+        y, factor = ctx.saved_tensors
+        grad_x = None
+        if grad is not None:
+            grad_x = torch.addcmul(grad, y, (grad * y).mean(dim=1, keepdim=True), value=-1) * factor
+        if grad_factor is not None:
+            through = y * (grad_factor * factor.square() / -y.shape[1])
+            grad_x = through if grad_x is None else grad_x + through
+        return grad_x, None
+
+
+def unit_rms(x: Tensor, eps: float) -> Tensor:
+    """x scaled by 1 / sqrt(mean(x^2) + eps), the mean over dimension 1. x: [N, C, ...]; returns the same shape."""
+    out: Tensor = _UnitRms.apply(x, eps)[0]
+    return out

@@ -1,22 +1,36 @@
-"""One training step (appendix A.1): D's updates, the moving average, G's update."""
+"""One training step (appendix A.1): D's updates, the moving average, G's update.
 
-from collections.abc import Callable
+What either update does is recorded at its first minibatch of a phase and done again at the others: shapes and what
+fades stand for a phase, and what changes from step to step (images, latents, alpha, noise) are tensors.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from progan.config import LossConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.images import fade_reals, mirror, to_float
-from progan.layers import ChannelNoise
+from progan.layers import ChannelNoise, shared_kernels
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
 from progan.run.state import TrainState
-from progan.run.team import ALONE, Share, Team, micro_batches
+from progan.run.team import ALONE, Team, micro_batches
 from progan.schedule import Phase, Schedule
 from progan.support.device import autocast
 from progan.support.rng import data_order, keyed_generator, latents
 
 Reals = tuple[Tensor, Tensor | None]
+Inputs = Mapping[str, Tensor]
+
+
+class _Loss(NamedTuple):
+    """Terms to minimise, and D's mean score of fakes where that is wanted too."""
+
+    terms: dict[str, Tensor]
+    d_output: Tensor | None = None
 
 
 def train_step(
@@ -44,81 +58,95 @@ def train_step(
 
 
 def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Phase, team: Team) -> dict[str, Tensor]:
-    config, device = state.config, reals.device
-    mine = team.rows(phase.batch, config)
-    z = latents(config.seed, "latents of D", state.nimg, phase.batch, config.g.z_dim)[mine].to(device)
-    mix = torch.rand(phase.batch, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg))[mine].to(device)
-    reals = fade_reals(reals, phase.alpha)
-    d_outputs: list[Tensor] = []
+    config = state.config
+    rows = {"reals": reals} | _rows(state, labels, phase, team, "D", sets=2)
+    if config.loss.kind == "wgan-gp":
+        mix = torch.rand(phase.batch, 1, 1, 1, generator=keyed_generator(config.seed, "mix", state.nimg))
+        rows["mix"] = mix[team.rows(phase.batch, config)].to(reals.device)
 
-    def terms_of(rows: Share) -> dict[str, Tensor]:
-        y = None if labels is None else labels[rows]
+    def loss(inputs: Inputs) -> _Loss:
+        y, alpha = inputs.get("labels"), inputs.get("alpha", 1.0)
+        reals = inputs["reals"] if isinstance(alpha, float) else fade_reals(inputs["reals"], alpha)
         with torch.no_grad():
-            fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
-        critic, seen = _critic(state, phase, team, rows, "noise of D's step")
+            fakes = state.g(inputs["z"], y, resolution=phase.resolution, alpha=alpha)
+        critic, seen = _critic(state, phase, inputs)
         if config.loss.kind == "wgan-gp":
-            return wgan_gp_d(
-                critic,
-                reals[rows],
-                fakes,
-                mix[rows],
-                y,
-                gp_weight=config.loss.gp_weight,
-                gp_target=working_gp_target(config.loss, config.d.resolution, phase.resolution),
-                drift=config.loss.drift,
-                label_weight=config.loss.label_weight,
+            return _Loss(
+                wgan_gp_d(
+                    critic,
+                    reals,
+                    fakes,
+                    inputs["mix"],
+                    y,
+                    gp_weight=config.loss.gp_weight,
+                    gp_target=working_gp_target(config.loss, config.d.resolution, phase.resolution),
+                    drift=config.loss.drift,
+                    label_weight=config.loss.label_weight,
+                )
             )
         terms = lsgan_d(
             critic,
-            reals[rows],
+            reals,
             fakes,
             y,
             fake_weight=config.loss.lsgan_fake_weight,
             label_weight=config.loss.label_weight,
         )
-        d_outputs.append(seen[0][len(fakes) :].mean())
-        return terms
+        return _Loss(terms, seen[0][len(fakes) :].mean())
 
-    terms = _minimise(terms_of, state.d_optimizer, config, phase, team)
-    if d_outputs:
-        d_output = torch.stack(d_outputs).mean()
+    terms, d_output = _minimise(loss, state, state.d, rows, phase, team)
+    if d_output is not None:
         team.average([d_output])
         state.d_output = state.d_output.lerp(d_output, 0.1)
     return terms
 
 
 def _update_g(state: TrainState, labels: Tensor | None, phase: Phase, team: Team) -> dict[str, Tensor]:
-    config, device = state.config, next(state.g.parameters()).device
-    z = latents(config.seed, "latents of G", state.nimg, phase.batch, config.g.z_dim)
-    z = z[team.rows(phase.batch, config)].to(device)
-    loss = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
+    config = state.config
+    of_kind = wgan_gp_g if config.loss.kind == "wgan-gp" else lsgan_g
 
-    def terms_of(rows: Share) -> dict[str, Tensor]:
-        y = None if labels is None else labels[rows]
-        fakes = state.g(z[rows], y, resolution=phase.resolution, alpha=phase.alpha)
-        critic, _ = _critic(state, phase, team, rows, "noise of G's step")
-        return loss(critic, fakes, y, label_weight=config.loss.label_weight)
+    def loss(inputs: Inputs) -> _Loss:
+        y, alpha = inputs.get("labels"), inputs.get("alpha", 1.0)
+        fakes = state.g(inputs["z"], y, resolution=phase.resolution, alpha=alpha)
+        critic, _ = _critic(state, phase, inputs)
+        with _held(state.d):  # its weights' gradients would be thrown away
+            return _Loss(of_kind(critic, fakes, y, label_weight=config.loss.label_weight))
 
-    state.d.requires_grad_(False)  # its weights' gradients would be thrown away
-    terms = _minimise(terms_of, state.g_optimizer, config, phase, team)
-    state.d.requires_grad_(True)
+    terms, _ = _minimise(loss, state, state.g, _rows(state, labels, phase, team, "G", sets=1), phase, team)
     return terms
 
 
-def _critic(state: TrainState, phase: Phase, team: Team, rows: Share, purpose: str) -> tuple[Critic, list[Tensor]]:
-    """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls.
+def _rows(
+    state: TrainState, labels: Tensor | None, phase: Phase, team: Team, whose: str, *, sets: int
+) -> dict[str, Tensor]:
+    """What this process's rows of a minibatch get: latents z [M, z_dim], labels [M, label_dim], noise [M, sets, maps].
 
-    rows: of this process's share of the minibatch, those that D is going to see.
+    Drawn for the whole minibatch. noise: LSGAN's, of D seeing `sets` minibatches at once.
     """
-    config, noise, seen = state.config, None, []
+    config, device = state.config, state.d_output.device
+    mine = team.rows(phase.batch, config)
+    z = latents(config.seed, f"latents of {whose}", state.nimg, phase.batch, config.g.z_dim)
+    rows = {"z": z[mine].to(device)}
+    if labels is not None:
+        rows["labels"] = labels
     if config.loss.kind == "lsgan" and config.loss.lsgan_noise:
-        generator = keyed_generator(config.seed, purpose, state.nimg)
-        strength = lsgan_noise(state.d_output, config.loss.lsgan_noise)
-        of_all = torch.arange(phase.batch)[team.rows(phase.batch, config)][rows]
-        noise = ChannelNoise(strength, generator, phase.batch, of_all)
+        generator = keyed_generator(config.seed, f"noise of {whose}'s step", state.nimg)
+        maps = state.d.noise_maps(phase.resolution)
+        noise = torch.cat([torch.randn(sets, phase.batch, c, generator=generator) for c in maps], dim=2)
+        rows["noise"] = noise.transpose(0, 1)[mine].to(device)
+    return rows
+
+
+def _critic(state: TrainState, phase: Phase, inputs: Inputs) -> tuple[Critic, list[Tensor]]:
+    """D at this moment of growing, with LSGAN's noise if it is wanted; and the scores [N] of each of its calls."""
+    noise, seen = None, []
+    if "noise" in inputs:
+        strength = lsgan_noise(inputs["d_output"], state.config.loss.lsgan_noise)
+        noise = ChannelNoise(strength, inputs["noise"].transpose(0, 1).flatten(0, 1))
 
     def critic(images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]:
-        out = state.d(images, resolution=phase.resolution, alpha=phase.alpha, sets=sets, noise=noise)
+        alpha = inputs.get("alpha", 1.0)
+        out = state.d(images, resolution=phase.resolution, alpha=alpha, sets=sets, noise=noise)
         seen.append(out[0].detach())
         return out
 
@@ -126,26 +154,73 @@ def _critic(state: TrainState, phase: Phase, team: Team, rows: Share, purpose: s
 
 
 def _minimise(
-    terms_of: Callable[[Share], dict[str, Tensor]],
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
+    loss: Callable[[Inputs], _Loss],
+    state: TrainState,
+    network: nn.Module,
+    rows: Inputs,
     phase: Phase,
     team: Team,
-) -> dict[str, Tensor]:
-    """One step down a loss, part by part of this process's share; returns the whole minibatch's terms, detached."""
-    optimizer.zero_grad(set_to_none=True)
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """One step of a network down a loss, part by part of this process's share of the minibatch.
+
+    rows: what the loss gets of each image; it gets alpha while a block fades in, and LSGAN's d_output, too. Returns the
+    whole minibatch's terms and this share's mean score of fakes.
+    """
+    config, device = state.config, state.d_output.device
+    optimizer = state.d_optimizer if network is state.d else state.g_optimizer
+    weights = list(network.parameters())
     parts = micro_batches(config, phase, team.size)
-    found: list[dict[str, Tensor]] = []
-    for rows in parts:
-        with autocast(config.precision, weights[0].device):
-            terms = terms_of(rows)
-        (torch.stack(list(terms.values())).sum() / len(parts)).backward()
-        found.append({name: term.detach() for name, term in terms.items()})
-    means = {name: torch.stack([terms[name] for terms in found]).mean() for name in found[0]}
+    shared = {"alpha": torch.full((), phase.alpha, device=device)} if phase.alpha < 1.0 else {}
+    if "noise" in rows:
+        shared["d_output"] = state.d_output
+
+    def gradients(inputs: Inputs) -> tuple[dict[str, Tensor], Tensor | None, list[Tensor | None]]:
+        with shared_kernels(), autocast(config.precision, device):
+            terms, d_output = loss(inputs)
+        total = torch.stack(list(terms.values())).sum()
+        total = total / len(parts) if len(parts) > 1 else total
+        found = torch.autograd.grad(total, weights, allow_unused=True)
+        laid = [each if each is None else _laid_as(weight, each) for weight, each in zip(weights, found, strict=True)]
+        return {name: term.detach() for name, term in terms.items()}, d_output, laid
+
+    def lasting() -> Iterator[Tensor]:
+        for each in (state.g, state.d):
+            yield from each.parameters()
+            yield from each.buffers()
+
+    results = [
+        state.recordings.run(
+            phase.index, network is state.d, gradients, {name: of[part] for name, of in rows.items()} | shared, lasting
+        )
+        for part in parts
+    ]
+    for weight, *found in zip(weights, *(each for _, _, each in results), strict=True):
+        weight.grad = found[0]
+        for each in found[1:]:
+            if each is not None:
+                weight.grad.add_(each)
+    means = {name: torch.stack([terms[name] for terms, _, _ in results]).mean() for name in results[0][0]}
     team.average([weight.grad for weight in weights if weight.grad is not None] + list(means.values()))
     optimizer.step()
-    return means
+    d_outputs = [d_output for _, d_output, _ in results if d_output is not None]
+    return means, torch.stack(d_outputs).mean() if d_outputs else None
+
+
+def _laid_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient as its weight lies in memory: the fused Adam walks through both."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
+@contextmanager
+def _held(network: nn.Module) -> Iterator[None]:
+    """Inside, no gradients of a network's weights are wanted."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
 
 
 def working_gp_target(loss: LossConfig, full: int, resolution: int) -> float:

@@ -247,14 +247,15 @@ def test_noise_begins_where_d_wins() -> None:
 
 
 def test_noise_multiplies_each_map_of_each_image_by_one_number() -> None:
-    x = draw(3, 5, 2, 2)
-    out = ChannelNoise(torch.tensor(0.1), torch.Generator().manual_seed(4), len(x), torch.arange(len(x)))(x)
-    normal = torch.randn(3, 5, 1, 1, generator=torch.Generator().manual_seed(4)).double().numpy()
-    wanted = np.empty((3, 5, 2, 2))
-    for i in range(3):
-        for c in range(5):
-            wanted[i, c] = x[i, c].double().numpy() * (1 + normal[i, c, 0, 0] * 0.1 * math.sqrt(5))
-    assert np.allclose(out.numpy(), wanted, atol=1e-6)
+    x = draw(3, 7, 2, 2)
+    normal = draw(3, 7, seed=4)
+    noise = ChannelNoise(torch.tensor(0.1), normal)
+    for maps in (slice(0, 5), slice(5, 7)):  # each call takes the next
+        wanted = np.empty(x[:, maps].shape)
+        for i in range(3):
+            for c, n in enumerate(normal[i, maps].tolist()):
+                wanted[i, c] = x[i, maps][c].double().numpy() * (1 + n * 0.1 * math.sqrt(len(normal[i, maps])))
+        assert np.allclose(noise(x[:, maps]).numpy(), wanted, atol=1e-6)
 
 
 def test_ds_noise_comes_before_each_convolution_and_the_dense_layer_at_4x4() -> None:
@@ -268,3 +269,4 @@ def test_ds_noise_comes_before_each_convolution_and_the_dense_layer_at_4x4() -> 
     plain = d(draw(2, 3, 16, 16))[0]
     assert torch.equal(d(draw(2, 3, 16, 16), noise=noise)[0], plain)  # type: ignore[arg-type]
     assert seen == [(8, 16, 16), (8, 16, 16), (16, 8, 8), (16, 8, 8), (17, 4, 4), (16, 4, 4)]
+    assert d.noise_maps(16) == [maps for maps, _, _ in seen]

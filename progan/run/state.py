@@ -20,6 +20,7 @@ from progan.support.config_io import flat_fields, from_json, to_json
 from progan.support.errors import RunError, printable
 from progan.support.files import write_whole
 from progan.support.plain_files import open_plain
+from progan.support.recording import Recordings
 from progan.support.rng import seeded
 
 CHECKPOINT_FORMAT = 1
@@ -60,6 +61,8 @@ class TrainState:
     """Steps since the last line of stats.jsonl."""
     seconds: float = 0.0
     """Seconds of training so far, over all its parts."""
+    recordings: Recordings = field(default_factory=Recordings)
+    """What a step does in the phase at hand; nothing that is to be saved."""
 
     @classmethod
     def create(cls, config: TrainConfig, device: torch.device) -> "TrainState":
@@ -154,6 +157,8 @@ class TrainState:
                 self._check_config(from_json(TrainConfig, json.loads(record["config"])))
             for name, part in self._parts().items():
                 part.load_state_dict(record[name])
+            for optimizer in (self.g_optimizer, self.d_optimizer):
+                _lay_out(optimizer)
             self.nimg, self.sums, self.steps = record["nimg"], record["sums"], record["steps"]
             self.seconds = record["seconds"]
             self._check()
@@ -246,6 +251,14 @@ def new_optimizer(network: nn.Module, config: TrainConfig) -> torch.optim.Adam:
     return torch.optim.Adam(
         network.parameters(), lr=0.0, betas=(config.beta1, config.beta2), eps=config.adam_eps, fused=fused
     )
+
+
+def _lay_out(optimizer: torch.optim.Adam) -> None:
+    """Moments as their weights lie in memory, which the fused Adam takes for granted; older runs saved others."""
+    for weight, kept in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if kept[name].shape == weight.shape:
+                kept[name] = torch.empty_like(weight, requires_grad=False).copy_(kept[name])
 
 
 def checkpoints(folder: Path) -> list[Path]:
