@@ -4,7 +4,7 @@ Steps of the demo's networks at each resolution; with --against, those of anothe
 the commit before a change, say: in processes of their own that take turns, round by round. Prints a table; a ratio is
 the median of the rounds' own.
 
-    python benchmarks/overhead.py [--against FOLDER] [--pixels 4 8 16 32] [--formats fp32] [--networks demo] [--rounds 15]
+    python benchmarks/overhead.py [--against FOLDER] [--pixels 4 8 16 32] [--formats fp32 bf16] [--networks benchmark]
 
 --networks benchmark takes the widths and the minibatch of benchmarks/train_step.py in place of the demo's.
 """

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
+from progan.run.minibatches import read_reals
 from progan.run.state import TrainState
 from progan.schedule import Schedule
-from progan.step import read_reals, train_step
+from progan.step import train_step
 from progan.support.device import pick_device, pick_precision
 from progan.support.flops import CountFlops
 from progan.support.malloc import keep_freed_memory

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from progan.ops import convolution, unit_rms
+from progan.support.device import autocast_dtype, no_autocast
 
 Kernel = tuple[Tensor, Tensor | None]
 _shared: ContextVar["_Shared | None"] = ContextVar("shared kernels", default=None)
@@ -73,7 +74,7 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
 
     x: [N, C, ...], any scale. Returns the same shape and dtype, under autocast too.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x.device):
         return unit_rms(x, eps)
 
 
@@ -137,10 +138,9 @@ class EqualizedLinear(nn.Module):
 
     def prepare(self, scaled: Tensor) -> Kernel:
         """The weight, and a bias for every output. scaled: `to_scale` times the scale."""
-        bias = self.bias
-        if bias is not None and self.pixels > 1:
-            bias = bias.repeat_interleave(self.pixels)
-        return scaled, bias
+        if self.bias is None or self.pixels == 1:
+            return scaled, self.bias
+        return scaled, self.bias.repeat_interleave(self.pixels)
 
 
 class EqualizedConv2d(nn.Module):
@@ -199,10 +199,9 @@ class EqualizedConv2d(nn.Module):
         else:
             # [out, 9, in]; a transposed convolution wants [in, out, k, k].
             rows = self.weight.permute((1, 2, 3, 0) if self.resample == "up" else (0, 2, 3, 1)).flatten(1, 2)
-            with torch.autocast(rows.device.type, enabled=False):
+            with no_autocast(rows.device):
                 kernel = torch.bmm(scaled.expand(len(rows), -1, -1), rows).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
-        if torch.is_autocast_enabled(kernel.device.type):
-            dtype = torch.get_autocast_dtype(kernel.device.type)
+        if dtype := autocast_dtype(kernel.device):
             kernel, bias = kernel.to(dtype), None if bias is None else bias.to(dtype)
         # Without it the format of a gradient decides that of all before it, and slow paths follow.
         return kernel.contiguous(memory_format=torch.channels_last), bias

@@ -11,18 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from progan.config import LossConfig, TrainConfig
-from progan.data.store.pyramid import ImagePyramid
-from progan.images import fade_reals, mirror, to_float
+from progan.config import LossConfig
+from progan.images import fade_reals
 from progan.layers import ChannelNoise, shared_kernels
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
+from progan.run.minibatches import Reals
 from progan.run.state import TrainState
 from progan.run.team import ALONE, Team, micro_batches
 from progan.schedule import Phase, Schedule
 from progan.support.device import autocast
-from progan.support.rng import data_order, keyed_generator, latents
+from progan.support.rng import keyed_generator, latents
 
-Reals = tuple[Tensor, Tensor | None]
 Inputs = Mapping[str, Tensor]
 
 
@@ -180,7 +179,9 @@ def _minimise(
         total = torch.stack(list(terms.values())).sum()
         total = total / len(parts) if len(parts) > 1 else total
         found = torch.autograd.grad(total, weights, allow_unused=True)
-        laid = [each if each is None else _laid_as(weight, each) for weight, each in zip(weights, found, strict=True)]
+        laid: list[Tensor | None] = [
+            each if each is None else _laid_as(weight, each) for weight, each in zip(weights, found, strict=True)
+        ]
         return {name: term.detach() for name, term in terms.items()}, d_output, laid
 
     def lasting() -> Iterator[Tensor]:
@@ -230,20 +231,3 @@ def working_gp_target(loss: LossConfig, full: int, resolution: int) -> float:
     norm shrinks by full / resolution. So the official penalty, taken there, is this one with a larger target.
     """
     return loss.gp_target * (full / resolution if loss.gp_norm_at == "full" else 1.0)
-
-
-def read_reals(
-    data: ImagePyramid, config: TrainConfig, phase: Phase, device: torch.device, nimg: int, team: Team = ALONE
-) -> Reals:
-    """The minibatch of reals at `nimg`: float32 [batch, C, R, R] in [-1, 1], one-hot labels [batch, label_dim].
-
-    Of a team, this process's rows of both.
-    """
-    mine = team.rows(phase.batch, config)
-    indices = data_order(config.seed, nimg, phase.batch, len(data))[mine]
-    images = data.read(indices, phase.resolution)
-    if config.mirror:
-        flips = torch.rand(phase.batch, generator=keyed_generator(config.seed, "mirror", nimg)) < 0.5
-        images = mirror(images, flips.numpy()[mine])
-    labels = torch.from_numpy(data.read_labels(indices)).to(device) if config.g.label_dim else None
-    return to_float(torch.from_numpy(images).to(device)), labels

@@ -19,13 +19,14 @@ from progan.run.dry_run import enough_memory, metrics_advice, step_advice
 from progan.run.folder import open_run
 from progan.run.log import RunLog
 from progan.run.metrics_log import RunMetrics, check_metrics
+from progan.run.minibatches import Minibatches
 from progan.run.preview import Preview
 from progan.run.signals import stop_signals
 from progan.run.start import branch_point, read_start, start_from
 from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
-from progan.step import read_reals, train_step
+from progan.step import train_step
 from progan.support.device import machine, pick_device
 from progan.support.errors import ConfigError, DataError, Stopped, UserError
 from progan.support.files import write_text
@@ -85,17 +86,20 @@ def train(
         elif begun is not None:
             state.load(begun, branch=True)
         notes = start_from(state, start) if start is not None and not saved else []
+        reals = stack.enter_context(Minibatches(data, config, device, team))
         if team.rank == 0:
             log = stack.enter_context(RunLog(folder, state))
             for note in notes:
                 log.say(note)
-            _loop(state, data, device, team, log)
+            _loop(state, data, reals, device, team, log)
         else:
-            _follow(state, data, device, team)
+            _follow(state, reals, team)
     return state
 
 
-def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Team, log: RunLog) -> None:
+def _loop(
+    state: TrainState, data: ImagePyramid, reals: Minibatches, device: torch.device, team: Team, log: RunLog
+) -> None:
     config, folder = state.config, log.folder
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     preview = Preview(config, data)
@@ -112,7 +116,7 @@ def _loop(state: TrainState, data: ImagePyramid, device: torch.device, team: Tea
         while state.nimg < total:
             phase, before = schedule.at(state.nimg), state.nimg
             with _saved_after(DataError, state, log):
-                terms, stop = _step(state, phase, data, device, team, stopped)
+                terms, stop = _step(state, phase, reals, team, stopped)
             log.step(phase, terms)
             done = state.nimg >= total
             if crossed(config.tick_nimg, before, state.nimg) or done:
@@ -162,24 +166,23 @@ def _save_generator(state: TrainState, data: ImagePyramid, path: Path) -> None:
     save_network(path, state.g_ema, **state.stage(), data=data.about)
 
 
-def _follow(state: TrainState, data: ImagePyramid, device: torch.device, team: Team) -> None:
+def _follow(state: TrainState, reals: Minibatches, team: Team) -> None:
     """The steps alone, for the processes of a team that write nothing."""
     config = state.config
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     with stop_signals() as stopped:
         while state.nimg < total:
-            _, stop = _step(state, schedule.at(state.nimg), data, device, team, stopped)
+            _, stop = _step(state, schedule.at(state.nimg), reals, team, stopped)
             if stop and state.nimg < total:
                 raise Stopped(stop)
 
 
 def _step(
-    state: TrainState, phase: Phase, data: ImagePyramid, device: torch.device, team: Team, stopped: list[int]
+    state: TrainState, phase: Phase, reals: Minibatches, team: Team, stopped: list[int]
 ) -> tuple[dict[str, Tensor], int]:
     """One step: its terms, and the signal that asked any process of the team to stop, or 0."""
-    reals_at = partial(read_reals, data, state.config, phase, device, team=team)
     with enough_memory(partial(step_advice, state.config, phase, team.size)):
-        terms = train_step(state, reals_at, phase, team)
+        terms = train_step(state, partial(reals.at, phase), phase, team)
     return terms, team.largest(stopped[0] if stopped else team.left_alone())
 
 

@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 import progan
+import progan.run.minibatches
 import progan.step
 import progan.training
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.images import to_float
+from progan.run.minibatches import Minibatches, read_reals
 from progan.run.signals import stop_signals
 from progan.run.state import TrainState, checkpoints, nimg_of
+from progan.run.team import Team
 from progan.schedule import Phase, Schedule
-from progan.step import read_reals, train_step, working_gp_target
+from progan.step import train_step, working_gp_target
 from progan.support.errors import ConfigError, DataError, RunError
 from progan.support.rng import data_order, keyed_generator, latents
 from progan.training import crossed, fit_to_data, train
@@ -304,6 +307,76 @@ def test_two_steps_are_the_slow_ones(make_config: Any, what: str) -> None:
         assert ("16" in name) == torch.equal(parameter, start[name]), name  # all that take part moved
 
 
+RECORDED = STEPS | {
+    "bf16": {"precision": "bf16"},
+    "in parts": {"micro_batch": {4: 4}},
+    "lsgan in parts": {"micro_batch": {4: 4}, "loss": LossConfig(kind="lsgan")},
+}
+
+
+@pytest.mark.parametrize("what", RECORDED)
+def test_steps_done_again_are_the_same_bit_by_bit(make_config: Any, what: str) -> None:
+    config = make_config(schedule={"stable_nimg": 32, "fade_nimg": 32, "batch": {4: 8}}, **RECORDED[what])
+
+    def run(state: TrainState) -> TrainState:
+        state.nimg = 32
+        state.d_output.fill_(2.0)
+        for _ in range(6):  # into the phase after the fade
+            phase = Schedule(config.schedule, 16).at(state.nimg)
+            train_step(state, partial(random_reals, phase, config.g.label_dim), phase)
+        return state
+
+    plain = TrainState.create(config, CPU)
+    plain.recordings.run = lambda stage, key, function, inputs, lasting: function(inputs)  # type: ignore[method-assign]
+    recorded, plain = run(TrainState.create(config, CPU)), run(plain)
+    for ours, wanted in zip(recorded._parts().values(), plain._parts().values(), strict=True):
+        for (name, a), (_, b) in zip(tensors(ours.state_dict()), tensors(wanted.state_dict()), strict=True):
+            assert torch.equal(a, b), name
+    assert torch.equal(recorded.d_output, plain.d_output)
+
+
+def tensors(tree: Any, name: str = "") -> list[tuple[str, Tensor]]:
+    """All tensors in dicts of dicts."""
+    if isinstance(tree, Tensor):
+        return [(name, tree)]
+    return (
+        [each for key, value in tree.items() for each in tensors(value, f"{name}.{key}")]
+        if isinstance(tree, dict)
+        else []
+    )
+
+
+def test_a_phase_is_one_static_list_of_operations(make_config: Any) -> None:
+    config = make_config(schedule={"stable_nimg": 32, "fade_nimg": 32, "batch": {4: 8}})
+    state, made = TrainState.create(config, CPU), []
+    while state.nimg < 128:
+        phase = Schedule(config.schedule, 16).at(state.nimg)
+        train_step(state, partial(random_reals, phase, 0), phase)
+        made.append((phase.index, [id(each) for each in state.recordings._made.values()]))
+    for index in range(4):
+        (same,) = {tuple(ids) for at, ids in made if at == index}  # whatever alpha is
+        assert len(same) == 2  # D's and G's
+
+
+@pytest.mark.parametrize("what", ["official", "lsgan", "labels", "short memory"])
+def test_a_step_never_looks_at_a_tensor(make_config: Any, what: str) -> None:
+    """On the meta device, where there are no values: no host waits for any, and no two devices mix."""
+    meta = torch.device("meta")
+    config = make_config(schedule={"stable_nimg": 32, "fade_nimg": 32, "batch": {4: 8}}, **STEPS[what])
+    state = TrainState.create(config, meta)
+
+    def reals_at(nimg: int) -> tuple[Tensor, Tensor | None]:
+        images, labels = random_reals(Schedule(config.schedule, 16).at(nimg), config.g.label_dim, nimg)
+        return images.to(meta), None if labels is None else labels.to(meta)
+
+    for _ in range(12):
+        phase = Schedule(config.schedule, 16).at(state.nimg)
+        terms = train_step(state, reals_at, phase)
+        assert all(term.device == meta for term in terms.values())
+    assert state.nimg == 96
+    assert state.d_output.device == meta
+
+
 def test_a_step_returns_its_terms(make_config: Any) -> None:
     config = make_config(g={"label_dim": 2}, d={"label_dim": 2})
     state = TrainState.create(config, CPU)
@@ -392,6 +465,22 @@ def test_mirroring_flips_each_real_half_of_the_time(make_data: Any, make_config:
     assert 150 < sum(flipped) < 250  # 5 standard deviations
     again = read_reals(data, make_config(mirror=True), phase, CPU, 0)[0]
     assert torch.equal(mirrored, again)
+
+
+def test_reals_read_ahead_are_those_read_when_asked(make_data: Any, make_config: Any) -> None:
+    config, data = make_config(schedule={"batch": {4: 4, 8: 6}}), make_data(labels=3)
+    config = fit_to_data(config, data)
+    schedule, nimg = Schedule(config.schedule, 16), 0
+    with Minibatches(data, config, CPU) as reals:
+        while nimg < config.schedule.total_nimg:
+            phase = schedule.at(nimg)
+            for ours, wanted in zip(reals.at(phase, nimg), read_reals(data, config, phase, CPU, nimg), strict=True):
+                assert ours is not None
+                assert torch.equal(ours, wanted)
+            nimg += phase.batch
+        ahead = reals.at(schedule.at(0), 4), reals.at(schedule.at(0), 40)  # not the one that was read
+    for nimg, (images, _) in zip((4, 40), ahead, strict=True):
+        assert torch.equal(images, read_reals(data, config, schedule.at(0), CPU, nimg)[0])
 
 
 def test_a_config_takes_channels_and_labels_from_the_data(make_data: Any, make_config: Any) -> None:
@@ -509,14 +598,14 @@ def test_signal_handlers_come_back() -> None:
 
 def on_reading(monkeypatch: pytest.MonkeyPatch, nimg: int, accident: Callable[[], object]) -> None:
     """An accident as the reals at nimg are about to be read, the first time."""
-    original, accidents = progan.training.read_reals, [accident]
+    original, accidents = progan.run.minibatches._read, [accident]
 
-    def read_reals(*args: Any, **how: Any) -> Any:
-        if args[-1] == nimg and accidents:
+    def read(data: ImagePyramid, config: TrainConfig, phase: Phase, now: int, team: Team) -> Any:
+        if now == nimg and accidents:
             accidents.pop()()
-        return original(*args, **how)
+        return original(data, config, phase, now, team)
 
-    monkeypatch.setattr(progan.training, "read_reals", read_reals)
+    monkeypatch.setattr(progan.run.minibatches, "_read", read)
 
 
 def raise_(error: Exception) -> None:

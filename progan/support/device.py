@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,9 +44,20 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
     return "bf16" if fast else "fp32"
 
 
-def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Convolutions and dense layers in `precision`; weights, losses and the penalty's norm stay float32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, float32 stays float32, whatever `autocast` surrounds it."""
+    return torch.autocast(device.type, enabled=False) if autocast_dtype(device) else nullcontext()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """What `autocast` multiplies in here, or None outside of it."""
+    there = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if there else None
 
 
 def processor() -> str:

@@ -26,11 +26,12 @@ from torch import Tensor
 import progan.cli
 import progan.images
 import progan.run.log
+import progan.run.minibatches
 import progan.run.state
 import progan.support.files
-import progan.training
 import progan.weights
 from progan.data.store.pyramid import ImagePyramid
+from progan.run.minibatches import Minibatches
 from progan.run.state import checkpoints
 
 pytestmark = [
@@ -114,21 +115,24 @@ def die_writing(name: str, when: str) -> None:
 
 def happen_at(nimg: int, job: dict[str, Any]) -> None:
     """A signal, data that is cut, or a full disk, as the reals at nimg are read."""
-    original = progan.training.read_reals
+    original, read = Minibatches.at, progan.run.minibatches._read
 
-    def read_reals(*args: Any, **how: Any) -> Any:
-        if args[-1] == nimg:
-            if "signal" in job:
-                os.kill(os.getpid(), job["signal"])
-            elif "cut" in job:
-                os.truncate(job["cut"], 0)
-            else:
-                import resource
+    def at(self: Minibatches, phase: Any, now: int) -> Any:
+        if now == nimg and "signal" in job:
+            os.kill(os.getpid(), job["signal"])
+        elif now == nimg and "file_bytes" in job:
+            import resource
 
-                resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], job["file_bytes"]))
-        return original(*args, **how)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_bytes"], job["file_bytes"]))
+        return original(self, phase, now)
 
-    progan.training.read_reals = read_reals
+    def cut_and_read(*args: Any) -> Any:
+        if args[3] == nimg and "cut" in job:
+            os.truncate(job["cut"], 0)
+        return read(*args)
+
+    Minibatches.at = at  # type: ignore[method-assign]
+    progan.run.minibatches._read = cut_and_read
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -23,10 +23,11 @@ from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, Sche
 from progan.data.store.pyramid import ImagePyramid
 from progan.layers import minibatch_stddev
 from progan.networks import Generator
+from progan.run.minibatches import read_reals
 from progan.run.state import TrainState
 from progan.run.team import ALONE, Team, check_shares, join_team
 from progan.schedule import Schedule
-from progan.step import read_reals, train_step
+from progan.step import train_step
 from progan.support.errors import ConfigError
 from progan.training import train
 
