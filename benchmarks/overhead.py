@@ -79,8 +79,8 @@ def row(px: int, fmt: str, launches: dict[str, int], times: dict[str, list[float
 class Side:
     """A process that runs steps of one checkout when asked, and computes nothing meanwhile."""
 
-    def __init__(self, checkout: Path) -> None:
-        place = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+    def __init__(self, checkout: Path, threads: int = 1) -> None:
+        place = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve"],
             env=os.environ | place,
@@ -100,7 +100,6 @@ class Side:
 
 def serve() -> None:
     """Answer the other process's lines with lines of JSON."""
-    torch.set_num_threads(1)
     keep_freed_memory()  # as training does
     step: Callable[[], None] | None = None
     for line in sys.stdin:

@@ -19,6 +19,7 @@ from progan.support.errors import ConfigError
 MOST_MAPS = 2**20
 MOST_NIMG = 10**12
 MOST_BATCH = 2**20
+MOST_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -210,6 +211,8 @@ class TrainConfig:
     """Most images at once, from a resolution up; gradients of the parts are added, in less memory. 0: all at once."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps; auto takes the best there is."""
+    threads: int = 0
+    """Threads that a CPU computes with; 0: one or all, by what a few steps cost with either when the run begins."""
     tick_nimg: int = 1_000
     """Images between two lines of stats.jsonl."""
     snapshot_nimg: int = 20_000
@@ -237,7 +240,8 @@ class TrainConfig:
             checkpoint_nimg=self.checkpoint_nimg,
             metrics_nimg=self.metrics_nimg,
         )
-        check_at_least(0, keep_every_nimg=self.keep_every_nimg)
+        check_at_least(0, keep_every_nimg=self.keep_every_nimg, threads=self.threads)
+        check_at_most(MOST_THREADS, threads=self.threads)
         check_at_most(MOST_BATCH, d_steps=self.d_steps)
         check_at_least(0, metrics_images=self.metrics_images, micro_batch=min(self.micro_batch.values(), default=0))
         check_per_resolution("micro_batch", self.micro_batch)

@@ -33,6 +33,7 @@ from progan.support.files import write_text
 from progan.support.malloc import keep_freed_memory
 from progan.support.progress import duration
 from progan.support.run_files import RunFolder, read_lines
+from progan.threads import computing_threads, pick_threads
 from progan.weights import save_network
 
 
@@ -78,8 +79,9 @@ def train(
         team = stack.enter_context(join_team(device))
         team.first(lambda: check_shares(config, team.size))
         team.first(lambda: check_metrics(config, data, device, RunFolder(Path(out))))  # before the folder is begun
-        run = partial(open_run, Path(out), config, data.hash, origin)
+        run = partial(open_run, Path(out), config, data.hash, origin, pick_threads)
         folder, config = team.first(lambda: stack.enter_context(run()))
+        stack.enter_context(computing_threads(config.threads))
         state = TrainState.create(config, device)
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
@@ -104,9 +106,10 @@ def _loop(
     schedule, total = Schedule(config.schedule, config.g.resolution), config.schedule.total_nimg
     preview = Preview(config, data)
     metrics = RunMetrics(config, data, device, folder) if config.metrics else None
+    threads = f", {config.threads} thread{'s' if config.threads > 1 else ''}" if config.threads else ""
     log.say(
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
-        f" on {device}, {config.precision}, pictures in {folder.path}"
+        f" on {device}, {config.precision}{threads}, pictures in {folder.path}"
     )
     _note_machine(folder, state.nimg, machine(device) | {"processes": team.size})
     if not folder.reals.exists():

@@ -12,6 +12,7 @@ from progan.config import TrainConfig
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.run.team import group_size, images_at_once
 from progan.schedule import Phase, Schedule
+from progan.support.device import pick_device
 from progan.support.errors import RunError
 from progan.support.progress import duration
 
@@ -27,7 +28,9 @@ def plan_table(config: TrainConfig) -> Table:
     table = Table(title=f"{config.schedule.total_nimg / 1000:g} kimg to {config.g.resolution}x{config.g.resolution}")
     for name in ("resolution", "phase", "kimg", "batch", "lr", "G, D (M)", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.caption = f"G, D: million parameters at work; memory: estimated, at the peak of a step\n{_disk(config)}"
+    table.caption = (
+        f"G, D: million parameters at work; memory: estimated, at the peak of a step\n{_disk(config)}{_threads(config)}"
+    )
     schedule = Schedule(config.schedule, config.g.resolution)
     for span in schedule.phases():
         phase = schedule.at(span.start_nimg)
@@ -62,6 +65,16 @@ def _disk(config: TrainConfig) -> str:
         f"disk: {kept / 2**30:.3g} GiB stay of {written / 2**30:.3g} written, {duration(seconds)} at"
         f" {DISK_BYTES_PER_S // 10**6} MB/s (1% of {duration(100 * seconds)})"
     )
+
+
+def _threads(config: TrainConfig) -> str:
+    every = torch.get_num_threads()
+    if pick_device(config.device).type != "cpu":
+        return ""
+    if config.threads or every == 1:
+        return f"\nthreads: {config.threads or 1}"
+    size = f"{config.g.resolution}x{config.g.resolution}"
+    return f"\nthreads: one or all {every}, by what steps at {size} cost with either when the run begins"
 
 
 def working_parameters(config: TrainConfig, resolution: int) -> tuple[int, int]:

@@ -1,10 +1,12 @@
 """The folder of a run: what it holds, and the rule that one folder is one config on one data set."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
+
+import torch
 
 from progan.config import TrainConfig
 from progan.run.state import checkpoints, lasting_fields, nimg_of
@@ -24,11 +26,17 @@ class _Record(TypedDict):
 
 
 @contextmanager
-def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Iterator[tuple[RunFolder, TrainConfig]]:
+def open_run(
+    out: Path,
+    config: TrainConfig,
+    data_hash: str,
+    init: str,
+    pick_threads: Callable[[TrainConfig, torch.device], int] = lambda config, device: config.threads,
+) -> Iterator[tuple[RunFolder, TrainConfig]]:
     """Make the folder of a new run, or enter that of a run of the same config, data and start; locked meanwhile.
 
-    Gives the folder and the config as it will run: precision "auto" becomes what the run began with, so that a run
-    keeps its number format wherever it goes on. Raises RunError naming the fields that differ, or when the folder is
+    Gives the folder and the config as it will run: precision "auto" and threads 0 become what the run began with, so
+    that a run keeps its bits when it goes on. Raises RunError naming the fields that differ, or when the folder is
     another's or another process is at work in it.
     """
     folder = RunFolder(out)
@@ -36,8 +44,10 @@ def open_run(out: Path, config: TrainConfig, data_hash: str, init: str) -> Itera
         config = _continued(folder, config, data_hash, init)
     elif out.exists() and (not out.is_dir() or any(not entry.name.startswith(".") for entry in out.iterdir())):
         raise RunError(f"{out}: is not empty and holds no run; give --out a new folder")
-    config = replace(config, precision=pick_precision(config.precision, pick_device(config.device)))
+    device = pick_device(config.device)
+    config = replace(config, precision=pick_precision(config.precision, device))
     with locked(out, "progan train"):
+        config = replace(config, threads=pick_threads(config, device))
         for half in out.rglob(".*.partial"):  # what a killed process was writing
             half.unlink()
         write_json(folder.config, {"config": to_json(config), "data": data_hash, "init": init})
@@ -70,6 +80,7 @@ def _continued(folder: RunFolder, config: TrainConfig, data_hash: str, init: str
     before, old = read_config(folder, "give --out a new folder")
     if config.precision == "auto":
         config = replace(config, precision=before.precision)
+    config = replace(config, threads=config.threads or before.threads)
     differ = [
         f"{name} was {printable(old[name], 60)} and is now {value}"
         for name, value in _kept(config, data_hash, init).items()

@@ -31,6 +31,7 @@ FREE_FIELDS = (
     "schedule.total_nimg",
     "labels",  # label_dim says what came of it
     "device",
+    "threads",
     "micro_batch",
     "snapshot_nimg",
     "checkpoint_nimg",
@@ -80,10 +81,11 @@ class TrainState:
 
     def reset_optimizers(self) -> None:
         """Forget Adam's moments: the loss has just changed with the networks (appendix A.1)."""
-        if self.config.optimizer_reset in ("both", "g"):
-            self.g_optimizer = new_optimizer(self.g, self.config)
-        if self.config.optimizer_reset in ("both", "d"):
-            self.d_optimizer = new_optimizer(self.d, self.config)
+        for whose, optimizer in (("g", self.g_optimizer), ("d", self.d_optimizer)):
+            if self.config.optimizer_reset in ("both", whose):
+                for kept in optimizer.state.values():
+                    for value in kept.values():  # moments and steps, in their place
+                        value.zero_()
 
     def stage(self) -> dict[str, Any]:
         """What a weights file says about how far its network has grown: nimg, resolution, alpha."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.utils.weak import TensorWeakRef
 
 T = TypeVar("T")
 
@@ -78,26 +78,31 @@ class _Recorder(TorchDispatchMode):
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()
         self.graph = fx.Graph()
-        self._nodes = WeakTensorKeyDictionary()
+        # By id, which another tensor has once this one is gone. (A WeakKeyDictionary runs Python when a tensor goes, in
+        # which a Ctrl-C would be lost.)
+        self._nodes: dict[int, tuple[TensorWeakRef, fx.Node]] = {}
         for i, tensor in enumerate(given):
-            self._nodes[tensor] = self.graph.placeholder(f"given{i}")
+            self._note(tensor, self.graph.placeholder(f"given{i}"))
 
     def node_of(self, tensor: Tensor) -> fx.Node:
         """The step that made a tensor."""
-        node: fx.Node | None = self._nodes.get(tensor)
-        if node is None:
+        ref, node = self._nodes.get(id(tensor), (None, None))
+        if ref is None or node is None or ref() is not tensor:
             raise RuntimeError(f"a recorded function uses a tensor of shape {tuple(tensor.shape)} from outside")
         return node
+
+    def _note(self, tensor: Tensor, node: fx.Node) -> None:
+        self._nodes[id(tensor)] = TensorWeakRef(tensor), node
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.detach.default:
-            self._nodes[out] = self.node_of(args[0])
+            self._note(out, self.node_of(args[0]))
             return out
         node = self.graph.call_function(func, *tree_map_only(Tensor, self.node_of, (args, kwargs or {})))
         for i, each in enumerate(out if isinstance(out, (tuple, list)) else ()):
             if isinstance(each, Tensor):
-                self._nodes[each] = self.graph.call_function(operator.getitem, (node, i))
+                self._note(each, self.graph.call_function(operator.getitem, (node, i)))
         if isinstance(out, Tensor):
-            self._nodes[out] = node
+            self._note(out, node)
         return out
