@@ -143,10 +143,10 @@ def test_optimizers_reset_at_the_borders_of_phases_and_only_there(make_config: A
     resets = []
     while state.nimg < 88:
         step(state)
-        steps = {float(s["step"]) for s in state.g_optimizer.state.values()}
-        assert steps == {float(s["step"]) for s in state.d_optimizer.state.values()}
+        assert (steps := steps_of(state.g_optimizer)) == steps_of(state.d_optimizer)
         if not steps:
             resets.append(state.nimg)
+            assert not any(value.any() for kept in state.g_optimizer.state.values() for value in kept.values())
         else:
             assert steps == {(state.nimg - (resets[-1] if resets else 0)) / 4}  # moments of this phase, and all of them
     assert resets == [16, 28, 44, 56]
@@ -159,7 +159,12 @@ def test_whose_optimizer_is_reset(make_config: Any, whose: str, forgets: set[str
     step(state)
     step(state)
     assert state.nimg == 8
-    assert {name for name in ("g", "d") if not getattr(state, f"{name}_optimizer").state} == forgets
+    assert {name for name in ("g", "d") if not steps_of(getattr(state, f"{name}_optimizer"))} == forgets
+
+
+def steps_of(optimizer: torch.optim.Optimizer) -> set[float]:
+    """How many steps its moments are of, each weight's that are of any."""
+    return {float(kept["step"]) for kept in optimizer.state.values()} - {0.0}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
