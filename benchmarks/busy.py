@@ -1,13 +1,14 @@
 """How fast is a training step of the demo at 32x32 on a machine that is not idle, and are its threads chosen well?
 
 Alone, beside one busy process, beside two: images per second with one thread, with all, and with what a run that began
-then would choose (progan/threads.py, whose own words are printed). Two processes of one and of all threads take turns,
-round by round. Run it with nothing else at work.
+then would choose (progan/threads.py, whose own words are printed). Processes of one thread and of all take turns, round
+by round; so does one whose waiting threads spin, as OpenMP's do unless told not to. Run it with nothing else at work.
 
     python benchmarks/busy.py [--rounds 8] [--formats fp32 bf16]
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -41,30 +42,34 @@ def main() -> None:
 
 def measure(fmt: str, rounds: int) -> None:
     batch = named_preset("demo").config.schedule.batch[4]
-    sides = {threads: Side(Path(__file__).resolve().parents[1], threads) for threads in (1, cores())}
+    here = Path(__file__).resolve().parents[1]
+    passive = {"OMP_WAIT_POLICY": "PASSIVE"}  # as the command line sets it
+    sides = {threads: Side(here, threads, **passive) for threads in (1, cores())} | {0: Side(here, cores())}
     for side in sides.values():
         side.ask(networks="demo", pixels=32, format=fmt)
-    print(f"| {fmt} | one thread, images/s | all {cores()} | chosen | images/s | of the better | of the idle |")
+    print(f"| {fmt}, images/s | one thread | all {cores()} | all, spinning | chosen | of the better | of the idle |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     idle = 0.0
-    for name, count in LOADS.items():
+    for load, count in LOADS.items():
         busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
         try:
             time.sleep(1)
             command = [sys.executable, __file__, "--choose", fmt]
-            chosen = int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            speeds: dict[int, list[float]] = {threads: [] for threads in sides}
+            run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=os.environ | passive)
+            chosen = int(run.stdout)
+            speeds: dict[int, list[float]] = {side: [] for side in sides}
             for _ in range(rounds):
-                for threads, side in sides.items():
-                    speeds[threads].append(batch * 1e3 / side.ask()["ms"])
+                for which, side in sides.items():
+                    speeds[which].append(batch * 1e3 / side.ask()["ms"])
         finally:
             for process in busy:
                 process.kill()
-        found = {threads: statistics.median(of) for threads, of in speeds.items()}
+        found = {which: statistics.median(of) for which, of in speeds.items()}
         idle = idle or found[chosen]
-        cells = [f"{found[threads]:.1f}" for threads in sides]
-        cells += [str(chosen), f"{found[chosen]:.1f}", f"{found[chosen] / max(found.values()):.2f}"]
-        print(f"| {name} | {' | '.join(cells)} | {found[chosen] / idle:.2f} |", flush=True)
+        better = max(found[1], found[cores()])
+        cells = [f"{found[which]:.1f}" for which in sides]
+        cells += [f"{chosen}: {found[chosen]:.1f}", f"{found[chosen] / better:.2f}"]
+        print(f"| {load} | {' | '.join(cells)} | {found[chosen] / idle:.2f} |", flush=True)
     for side in sides.values():
         side.process.kill()
 

@@ -79,8 +79,8 @@ def row(px: int, fmt: str, launches: dict[str, int], times: dict[str, list[float
 class Side:
     """A process that runs steps of one checkout when asked, and computes nothing meanwhile."""
 
-    def __init__(self, checkout: Path, threads: int = 1) -> None:
-        place = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
+    def __init__(self, checkout: Path, threads: int = 1, **environment: str) -> None:
+        place = {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)} | environment
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve"],
             env=os.environ | place,

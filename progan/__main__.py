@@ -14,6 +14,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def main() -> None:
     """Run what the command line says and exit with its code."""
     code = 1
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch: threads that wait leave their core to others
     try:
         try:
             _listen()

@@ -69,3 +69,14 @@ def test_what_outlives_python_in_a_team_does_not_abort_the_process(monkeypatch: 
 @pytest.mark.parametrize(("body", "code"), [("sys.exit(7)", 7), ("sys.exit()", 0), ("return 2", 2)])
 def test_the_exit_code_is_the_commands(body: str, code: int) -> None:
     assert program(0, body).returncode == code
+
+
+@pytest.mark.parametrize(("wish", "found"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_leave_their_core_to_others(
+    monkeypatch: pytest.MonkeyPatch, wish: str | None, found: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if wish:
+        monkeypatch.setenv("OMP_WAIT_POLICY", wish)
+    result = program(signal.SIGTERM, "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)")
+    assert result.stdout == f"{found} False\n"  # PyTorch reads it as it is loaded

@@ -143,7 +143,8 @@ def test_optimizers_reset_at_the_borders_of_phases_and_only_there(make_config: A
     resets = []
     while state.nimg < 88:
         step(state)
-        assert (steps := steps_of(state.g_optimizer)) == steps_of(state.d_optimizer)
+        steps = steps_of(state.g_optimizer)
+        assert steps == steps_of(state.d_optimizer)
         if not steps:
             resets.append(state.nimg)
             assert not any(value.any() for kept in state.g_optimizer.state.values() for value in kept.values())
