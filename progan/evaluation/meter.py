@@ -131,6 +131,7 @@ class Meter:
 
     @property
     def _unit(self) -> int:
+        """Images that stay in one process: 64, and more for sets of under 512, of which SWD takes smaller blocks."""
         return lcm(DRAWN_AT_ONCE, *(metric.protocol.block for metric in self.metrics))
 
     def measure(self, fakes: Iterable[np.ndarray]) -> list[Result]:
