@@ -5,7 +5,7 @@ DATA = demo/faces
 RUN = demo/run
 FACES = 12000
 
-.PHONY: demo test check clean
+.PHONY: demo test check gpu-check clean
 
 demo: .venv/for-demo
 	test -e $(DATA)/dataset.json || $(BIN)/progan data create faces --out $(DATA) --count $(FACES) --resolution 32
@@ -23,6 +23,9 @@ check: .venv/for-tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+gpu-check: .venv/for-tests
+	$(BIN)/python benchmarks/gpu_check.py
 
 clean:
 	rm -rf .venv demo

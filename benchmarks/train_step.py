@@ -3,7 +3,7 @@
 Steps of every kind run in turn, round by round, so that a machine that speeds up or slows down treats all alike; the
 peak is the best plain 3x3 convolution of the same number format, measured in the same rounds. Prints JSON.
 
-    python benchmarks/train_step.py [--rounds 7] [--pixels 16 32 64] [--formats fp32 bf16]
+    python benchmarks/train_step.py [--rounds 7] [--pixels 16 32 64] [--formats fp32 tf32 bf16] [--device cuda]
 """
 
 import argparse
@@ -27,7 +27,9 @@ from progan.run.minibatches import read_reals
 from progan.run.state import TrainState
 from progan.schedule import Schedule
 from progan.step import train_step
+from progan.support.arithmetic import number_format
 from progan.support.device import pick_device, pick_precision
+from progan.support.errors import ConfigError
 from progan.support.flops import CountFlops
 from progan.support.malloc import keep_freed_memory
 
@@ -39,16 +41,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--pixels", type=int, nargs="+", default=[16, 32, 64])
-    parser.add_argument("--formats", nargs="+", default=["fp32", "bf16"])
+    parser.add_argument("--formats", nargs="+", default=["fp32", "bf16"], choices=["fp32", "tf32", "bf16"])
+    parser.add_argument("--device", default="auto")
     args = parser.parse_args()
-    device = pick_device("auto")
+    try:
+        device = pick_device(args.device)
+        for fmt in args.formats:
+            pick_precision(fmt, device)
+    except ConfigError as error:
+        parser.error(str(error))
     keep_freed_memory()  # as training does
     with tempfile.TemporaryDirectory() as folder:
         data = random_data(Path(folder) / "data", max(args.pixels))
         keys = [(form, fmt, px) for px in args.pixels for fmt in args.formats for form in ("fused", "plain")]
         steps = {key: Step(*key, data, device) for key in keys}
         peaks = {
-            fmt: [partial(convolve, *peak_tensors(fmt, *shape, device)) for shape in PEAK_SHAPES]
+            fmt: [partial(convolve, fmt, *peak_tensors(fmt, *shape, device)) for shape in PEAK_SHAPES]
             for fmt in args.formats
         }
         seconds: dict[tuple[str, str, int], list[float]] = {key: [] for key in keys}
@@ -80,6 +88,7 @@ class Step:
             schedule=ScheduleConfig(growing=False, batch={4: BATCH}),
             precision=fmt,  # type: ignore[arg-type]
         )
+        self.fmt = fmt
         self.state = TrainState.create(config, device)
         self.phase = Schedule(config.schedule, px).at(0)
         self.reals_at = partial(read_reals, data, config, self.phase, device)
@@ -88,7 +97,8 @@ class Step:
         self.flops = counter.total
 
     def run(self) -> None:
-        train_step(self.state, self.reals_at, self.phase)
+        with number_format(self.fmt, tuned=True):  # as training does
+            train_step(self.state, self.reals_at, self.phase)
 
     def read(self) -> None:
         self.reals_at(self.state.nimg)
@@ -127,12 +137,13 @@ def report(formats, pixels, device, steps, seconds, reading, peak) -> None:  # t
             for px in pixels
         },
     }
-    if {"fp32", "bf16"} <= set(formats):
-        result["bf16_over_fp32"] = {
-            f"{form} {px}": ratio((form, "fp32", px), (form, "bf16", px))
-            for form in ("fused", "plain")
-            for px in pixels
-        }
+    for fmt in ("tf32", "bf16"):
+        if {"fp32", fmt} <= set(formats):
+            result[f"{fmt}_over_fp32"] = {
+                f"{form} {px}": ratio((form, "fp32", px), (form, fmt, px))
+                for form in ("fused", "plain")
+                for px in pixels
+            }
     print(json.dumps(result, indent=2))
 
 
@@ -152,8 +163,9 @@ def peak_tensors(fmt: str, maps: int, px: int, device: torch.device) -> tuple[to
 
 
 @torch.no_grad()
-def convolve(x: torch.Tensor, w: torch.Tensor) -> None:
-    F.conv2d(x, w, padding=1)
+def convolve(fmt: str, x: torch.Tensor, w: torch.Tensor) -> None:
+    with number_format(fmt, tuned=True):
+        F.conv2d(x, w, padding=1)
 
 
 def timed(work: Callable[[], None], device: torch.device) -> float:

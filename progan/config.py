@@ -205,8 +205,11 @@ class TrainConfig:
     """Show each real image mirrored half of the time."""
     seed: int = 0
     """Decides every random number of the run."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """Number format of the convolutions; auto: bf16 where the hardware computes it fast."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Number format of the convolutions; auto: bf16 where the hardware computes it fast. fp32 is all of float32 on GPUs
+    too; tf32: NVIDIA's GPUs multiply ten bits of it."""
+    deterministic: bool = False
+    """On a GPU, the same bits from every start on that kind of GPU, at some speed; a CPU gives them anyway."""
     micro_batch: IntAt = field(default_factory=lambda: {4: 0})
     """Most images at once, from a resolution up; gradients of the parts are added, in less memory. 0: all at once."""
     device: str = "auto"

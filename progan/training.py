@@ -27,6 +27,7 @@ from progan.run.state import TrainState, checkpoints
 from progan.run.team import Team, check_shares, join_team
 from progan.schedule import Phase, Schedule
 from progan.step import train_step
+from progan.support.arithmetic import number_format, same_bits
 from progan.support.device import machine, pick_device
 from progan.support.errors import ConfigError, DataError, Stopped, UserError
 from progan.support.files import write_text
@@ -76,12 +77,14 @@ def train(
     begun = None if branch is None else branch_point(Path(branch), from_nimg, config)
     origin = str(init or (begun and f"branch of {begun}") or "") + (f" at {from_nimg}" if init and from_nimg else "")
     with ExitStack() as stack:
+        stack.enter_context(same_bits(config.deterministic, device))  # before CUDA starts
         team = stack.enter_context(join_team(device))
         team.first(lambda: check_shares(config, team.size))
         team.first(lambda: check_metrics(config, data, device, RunFolder(Path(out))))  # before the folder is begun
         run = partial(open_run, Path(out), config, data.hash, origin, pick_threads)
         folder, config = team.first(lambda: stack.enter_context(run()))
         stack.enter_context(computing_threads(config.threads))
+        stack.enter_context(number_format(config.precision, tuned=True))
         state = TrainState.create(config, device)
         if saved := team.first(lambda: checkpoints(folder.checkpoints)):
             state.load(saved[-1])
@@ -111,7 +114,8 @@ def _loop(
         f"{'continuing at' if state.nimg else 'starting at'} {state.nimg / 1000:.1f} of {total / 1000:g} kimg"
         f" on {device}, {config.precision}{threads}, pictures in {folder.path}"
     )
-    _note_machine(folder, state.nimg, machine(device) | {"processes": team.size})
+    repeatable = {"deterministic": True} if config.deterministic else {}
+    _note_machine(folder, state.nimg, machine(device) | {"processes": team.size} | repeatable)
     if not folder.reals.exists():
         log.picture(f"fakes-{state.nimg:09d}.png", preview.fakes(state))
         log.picture(folder.reals.name, preview.reals())  # last: its absence says that the run has not begun

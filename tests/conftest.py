@@ -15,10 +15,34 @@ from progan.config import DiscriminatorConfig, GeneratorConfig, ScheduleConfig, 
 from progan.data.store.pyramid import ImagePyramid, box_pyramid
 from progan.data.store.writer import PyramidWriter
 from progan.metrics.sliced_wasserstein import SwdProtocol
+from progan.support.arithmetic import number_format
+from tests.devices import chosen_device
 from tests.hub_server import Hub, serving
 
 MakeData = Callable[..., ImagePyramid]
 MakeConfig = Callable[..., TrainConfig]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where tests of any device run: cpu, cuda or mps")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen_device(config.getoption("--device"))
+    config.addinivalue_line("markers", "any_device: runs on the device that --device names; added by itself")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker("any_device")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where a test of any device runs, in float32 that is all of it; `pytest -m any_device` runs these tests alone."""
+    with number_format("fp32"):
+        yield chosen_device(request.config.getoption("--device"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -84,10 +84,10 @@ def rms(x: Tensor) -> Tensor:
     return x.square().mean(dim=1).sqrt()
 
 
-def test_pixel_norm_is_the_papers() -> None:
+def test_pixel_norm_is_the_papers(device: torch.device) -> None:
     x = draw(2, 6, 3, 3) * 10
     slow = x.double() / (x.double().square().sum(1, keepdim=True) / 6 + 1e-8).sqrt()
-    assert torch.allclose(pixel_norm(x).double(), slow, atol=1e-6)
+    assert torch.allclose(pixel_norm(x.to(device)).cpu().double(), slow, atol=1e-6)
     assert torch.equal(pixel_norm(torch.zeros(1, 4, 2, 2)), torch.zeros(1, 4, 2, 2))
     assert rms(pixel_norm(torch.full((1, 4), 1e-4))).item() == pytest.approx(sqrt(0.5), rel=1e-5)  # 1e-8 beside 1e-8
 
@@ -163,15 +163,15 @@ def test_leaky_relu_passes_second_derivatives_to_the_slopes() -> None:
         assert torch.allclose(ours, theirs, rtol=1e-10)
 
 
-def test_bf16_is_close_to_float32_and_scores_and_weights_stay_float32() -> None:
+def test_bf16_is_close_to_float32_and_scores_and_weights_stay_float32(device: torch.device) -> None:
     torch.manual_seed(0)
-    g, d = Generator(GeneratorConfig(**SMALL)), Discriminator(DiscriminatorConfig(**SMALL))
-    reals, mix = draw(4, 3, 16, 16).clamp(-1, 1), torch.full((4, 1, 1, 1), 0.4)
+    g, d = Generator(GeneratorConfig(**SMALL)).to(device), Discriminator(DiscriminatorConfig(**SMALL)).to(device)
+    reals, mix = draw(4, 3, 16, 16).clamp(-1, 1).to(device), torch.full((4, 1, 1, 1), 0.4, device=device)
     found = {}
     for precision in ("fp32", "bf16"):
-        with autocast(precision, torch.device("cpu")):
+        with autocast(precision, device):
             with torch.no_grad():
-                fakes = g(draw(4, 32), alpha=0.5)
+                fakes = g(draw(4, 32).to(device), alpha=0.5)
             terms = wgan_gp_d(partial(d, alpha=0.5), reals, fakes, mix)
         loss = torch.stack(list(terms.values())).sum()
         gradients = torch.autograd.grad(loss, list(d.parameters()), allow_unused=True)

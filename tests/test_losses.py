@@ -30,8 +30,8 @@ class Toy(nn.Module):
 
     def numpy(self, images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Scores, logits and gradients of the scores, image by image in float64."""
-        a, b, k = (p.detach().double().numpy() for p in (self.a, self.b, self.k))
-        x = images.double().numpy().reshape(len(images), -1)
+        a, b, k = (p.detach().cpu().double().numpy() for p in (self.a, self.b, self.k))
+        x = images.cpu().double().numpy().reshape(len(images), -1)
         scores = np.array([np.tanh(row @ a) @ b for row in x])
         gradients = np.array([a @ ((1 - np.tanh(row @ a) ** 2) * b) for row in x])
         return scores, x @ k, gradients
@@ -52,9 +52,9 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("target", [1.0, 750.0])
-def test_ds_terms_are_the_slow_ones(target: float) -> None:
-    toy = Toy()
-    terms = wgan_gp_d(toy, REALS, FAKES, MIX, LABELS, gp_target=target)
+def test_ds_terms_are_the_slow_ones(target: float, device: torch.device) -> None:
+    toy = Toy().to(device)
+    terms = wgan_gp_d(toy, *(x.to(device) for x in (REALS, FAKES, MIX, LABELS)), gp_target=target)
     real, real_logits, _ = toy.numpy(REALS)
     fake, fake_logits, _ = toy.numpy(FAKES)
     _, _, slopes = toy.numpy(REALS + (FAKES - REALS) * MIX)
@@ -71,9 +71,9 @@ def test_ds_terms_are_the_slow_ones(target: float) -> None:
         assert float(terms[name].detach()) == pytest.approx(value, rel=1e-5, abs=1e-6), name
 
 
-def test_gs_terms_are_the_slow_ones() -> None:
-    toy = Toy()
-    terms = wgan_gp_g(toy, FAKES, LABELS, label_weight=0.5)
+def test_gs_terms_are_the_slow_ones(device: torch.device) -> None:
+    toy = Toy().to(device)
+    terms = wgan_gp_g(toy, FAKES.to(device), LABELS.to(device), label_weight=0.5)
     fake, fake_logits, _ = toy.numpy(FAKES)
     assert terms.keys() == {"generator", "generator_labels"}
     assert float(terms["generator"].detach()) == pytest.approx(-fake.mean(), rel=1e-5)
@@ -133,16 +133,17 @@ def test_reals_and_fakes_are_scored_as_two_sets_and_the_mix_as_one() -> None:
     assert toy.calls == [(N, 1)]
 
 
-def test_the_penaltys_gradient_reaches_the_weights() -> None:
-    toy = Toy()
-    found = torch.autograd.grad(wgan_gp_d(toy, REALS, FAKES, MIX)["gradient_penalty"], [toy.a, toy.b])
-    a, b = toy.a.detach().double().requires_grad_(), toy.b.detach().double().requires_grad_()
+def test_the_penaltys_gradient_reaches_the_weights(device: torch.device) -> None:
+    toy = Toy().to(device)
+    terms = wgan_gp_d(toy, *(x.to(device) for x in (REALS, FAKES, MIX)))
+    found = torch.autograd.grad(terms["gradient_penalty"], [toy.a, toy.b])
+    a, b = (x.detach().cpu().double().requires_grad_() for x in (toy.a, toy.b))
     x = (REALS + (FAKES - REALS) * MIX).double().flatten(1)
     slopes = ((1 - torch.tanh(x @ a) ** 2) * b) @ a.T  # d tanh(x A) . b / dx, by hand
     wanted = torch.autograd.grad(10 * ((slopes.norm(dim=1) - 1) ** 2).mean(), [a, b])
     for ours, theirs in zip(found, wanted, strict=True):
         assert theirs.abs().max() > 0.01
-        assert torch.allclose(ours.double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
+        assert torch.allclose(ours.cpu().double(), theirs, rtol=1e-4, atol=1e-5 * float(theirs.abs().max()))
 
 
 def test_the_penalty_trains_neither_g_nor_the_reals() -> None:

@@ -22,6 +22,7 @@ from progan.losses import gradient_norms, wgan_gp_d
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.ops import leaky_relu_
 from progan.support.errors import ConfigError
+from tests.devices import looser
 
 N = TypeVar("N", Generator, Discriminator)
 DATA = Path(__file__).parent / "golden"
@@ -34,10 +35,11 @@ def _seed() -> None:
 
 
 class Golden:
-    """One snapshot at one lod: the official arrays and the position of our networks."""
+    """One snapshot at one lod, on a device: the official arrays and the position of our networks."""
 
-    def __init__(self, name: str, i: int) -> None:
-        arrays, self.snapshot = _load(name)
+    def __init__(self, name: str, i: int, device: torch.device) -> None:
+        arrays, self.snapshot = _load(name, device)
+        self.looser = looser(device)
         suffix = f"_{i}"
         self.wanted = {key.removesuffix(suffix): arrays[key] for key in arrays if key.endswith(suffix)}
         self.gradients = {key.split("/", 1)[1]: arrays[key] for key in arrays if key.startswith(f"dgrad{suffix}/")}
@@ -47,9 +49,13 @@ class Golden:
         self.stage = {"resolution": full // 2**self.halvings, "alpha": 1 - (lod - floor(lod))}
         self.critic = partial(self.snapshot.d, **self.stage)
         self.z, self.images, self.fakes, self.eps = (
-            torch.from_numpy(arrays[key]) for key in ("z", "images", "fakes", "eps")
+            torch.from_numpy(arrays[key]).to(device) for key in ("z", "images", "fakes", "eps")
         )
-        self.labels = torch.from_numpy(arrays["labels"]) if arrays["labels"].shape[1] else None
+        self.labels = torch.from_numpy(arrays["labels"]).to(device) if arrays["labels"].shape[1] else None
+
+    def close(self, ours: Tensor, wanted: np.ndarray | Tensor, tolerance: float = 1e-5) -> bool:
+        """`close`, as far as the device lets it be."""
+        return close(ours, wanted, self.looser * tolerance)
 
     def working(self, images: Tensor) -> Tensor:
         """Full resolution -> the resolution at work, by box filters, as the official D does inside."""
@@ -83,24 +89,27 @@ class Golden:
 
 
 @cache
-def _load(name: str) -> tuple[dict[str, np.ndarray], OfficialSnapshot]:
+def _load(name: str, device: torch.device) -> tuple[dict[str, np.ndarray], OfficialSnapshot]:
+    snapshot = read(DATA / f"official_{name}.pkl")
+    for network in (snapshot.g, snapshot.d, snapshot.gs):
+        network.to(device)
     with np.load(DATA / f"official_{name}.npz") as file:
-        return dict(file), read(DATA / f"official_{name}.pkl")
+        return dict(file), snapshot
 
 
 @cache
-def _golden(name: str, i: int) -> Golden:
-    return Golden(name, i)
+def _golden(name: str, i: int, device: torch.device) -> Golden:
+    return Golden(name, i, device)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-lod{case[1]}")
-def golden(request: pytest.FixtureRequest) -> Golden:
-    return _golden(*request.param)
+def golden(request: pytest.FixtureRequest, device: torch.device) -> Golden:
+    return _golden(*request.param, device)
 
 
 def close(ours: Tensor, wanted: np.ndarray | Tensor, tolerance: float = 1e-5) -> bool:
     """Whether the largest difference is within `tolerance` of the largest wanted magnitude."""
-    wanted = torch.as_tensor(wanted)
+    ours, wanted = ours.cpu(), torch.as_tensor(wanted).cpu()
     assert ours.shape == wanted.shape
     return bool((ours - wanted).abs().max() <= tolerance * wanted.abs().max())
 
@@ -115,20 +124,20 @@ def test_images_are_the_official_ones(golden: Golden, which: str) -> None:
     with torch.no_grad():
         images = generator(golden.z, golden.labels, **golden.stage)
     assert images.shape[-1] == golden.stage["resolution"]
-    assert close(golden.full(images), golden.wanted[which.capitalize()])
+    assert golden.close(golden.full(images), golden.wanted[which.capitalize()])
 
 
 def test_scores_and_logits_are_the_official_ones(golden: Golden) -> None:
     with torch.no_grad():
         scores, logits = golden.critic(golden.working(golden.images))
-    assert close(scores[:, None], golden.wanted["Dscore"])
+    assert golden.close(scores[:, None], golden.wanted["Dscore"])
     assert logits.shape == golden.wanted["Dlabel"].shape
-    assert logits.numel() == 0 or close(logits, golden.wanted["Dlabel"])
+    assert logits.numel() == 0 or golden.close(logits, golden.wanted["Dlabel"])
 
 
 def test_gradient_norms_are_the_official_ones(golden: Golden) -> None:
     norms, _, _ = golden.norms_and_loss
-    assert close(norms, golden.wanted["gradnorm"])
+    assert golden.close(norms, golden.wanted["gradnorm"])
 
 
 def test_the_norm_in_full_pixels_is_the_working_one_over_2_to_the_halvings(golden: Golden) -> None:
@@ -136,12 +145,12 @@ def test_the_norm_in_full_pixels_is_the_working_one_over_2_to_the_halvings(golde
     # norm^2 / 4^k.
     mix = golden.images + (golden.fakes - golden.images) * golden.eps
     norms = gradient_norms(golden.critic, golden.working(mix)).detach() / 2**golden.halvings
-    assert close(norms, golden.norms_and_loss[0])
-    assert close(norms, golden.wanted["gradnorm"])
+    assert golden.close(norms, golden.norms_and_loss[0])
+    assert golden.close(norms, golden.wanted["gradnorm"])
 
 
 def test_losses_are_the_official_ones(golden: Golden) -> None:
-    assert close(golden.norms_and_loss[1], golden.wanted["dloss"])
+    assert golden.close(golden.norms_and_loss[1], golden.wanted["dloss"])
 
 
 def test_the_penalty_in_full_pixels_is_the_working_one_with_a_larger_target(golden: Golden) -> None:
@@ -149,13 +158,13 @@ def test_the_penalty_in_full_pixels_is_the_working_one_with_a_larger_target(gold
     reals, fakes = golden.working(golden.images), golden.working(golden.fakes)
     terms = wgan_gp_d(golden.critic, reals, fakes, golden.eps, gp_target=1.0 * 2**golden.halvings)
     loss = torch.stack(list(terms.values())).sum()
-    assert close(loss.detach(), golden.wanted["dloss"])
+    assert golden.close(loss.detach(), golden.wanted["dloss"])
     gradients = torch.autograd.grad(loss, list(golden.snapshot.d.parameters()), allow_unused=True)
     wanted = golden.norms_and_loss[2]
     for (name, _), gradient in zip(golden.snapshot.d.named_parameters(), gradients, strict=True):
         official = official_name(name, golden.snapshot.d)
         assert (gradient is None) == (official not in wanted)
-        assert gradient is None or close(gradient, wanted[official], 1e-3), official
+        assert gradient is None or golden.close(gradient, wanted[official], 1e-3), official
 
 
 def test_the_same_variables_take_part(golden: Golden) -> None:
@@ -173,18 +182,18 @@ def test_loss_gradients_are_the_official_ones(golden: Golden) -> None:
     for name, gradient in golden.gradients.items():
         wanted = import_array(name, gradient)
         if wanted.any():
-            assert close(ours[name], wanted, 1e-3), name
-            off += float((ours[name] - wanted).double().square().sum())
+            assert golden.close(ours[name], wanted, 1e-3), name
+            off += float((ours[name].cpu() - wanted).double().square().sum())
             total += float(wanted.double().square().sum())
-    assert off**0.5 <= 1e-4 * total**0.5
+    assert off**0.5 <= golden.looser * 1e-4 * total**0.5
 
 
-def test_a_penalty_target_other_than_one_scales_alike() -> None:
-    golden = _golden("a", 3)
+def test_a_penalty_target_other_than_one_scales_alike(device: torch.device) -> None:
+    golden = _golden("a", 3, device)
     reals, fakes = golden.working(golden.images), golden.working(golden.fakes)
     ours = wgan_gp_d(golden.critic, reals, fakes, golden.eps, gp_target=0.05 * 2**golden.halvings)["gradient_penalty"]
     norms = golden.norms_and_loss[0]
-    assert close(ours.detach(), 10 * ((norms - 0.05) ** 2).mean() / 0.05**2)
+    assert golden.close(ours.detach(), 10 * ((norms - 0.05) ** 2).mean() / 0.05**2)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -338,9 +347,9 @@ def slow_stddev(x: np.ndarray, group: int, sets: int) -> np.ndarray:
 @pytest.mark.parametrize("sets", [1, 2, 3])
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 12, 13])
 @pytest.mark.parametrize("group", [2, 4, 16])
-def test_minibatch_stddev_is_the_slow_one(group: int, size: int, sets: int) -> None:
+def test_minibatch_stddev_is_the_slow_one(group: int, size: int, sets: int, device: torch.device) -> None:
     x = draw(size * sets, 3, 2, 2) * (1 + torch.arange(size * sets)).view(-1, 1, 1, 1)  # no two groups alike
-    y = minibatch_stddev(x, group, sets)
+    y = minibatch_stddev(x.to(device), group, sets).cpu()
     assert torch.equal(y[:, :3], x)
     wanted = torch.from_numpy(slow_stddev(x.numpy(), group, sets))
     assert close(y[:, 3].double(), wanted[:, None, None].expand(-1, 2, 2))

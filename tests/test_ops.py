@@ -11,6 +11,7 @@ from torch.func import grad, vmap
 
 from progan.ops import convolution, leaky_relu_, no_weight_gradients
 from progan.support import weight_gradients
+from tests.devices import needs_float64
 
 Convolution = Callable[..., Tensor]
 CASES = [(stride, transposed) for stride in (1, 2) for transposed in (False, True)]
@@ -21,12 +22,15 @@ def plain(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: int, transp
     return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, pad)
 
 
-def inputs(stride: int, transposed: bool, maps: int = 3) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(
+    stride: int, transposed: bool, maps: int = 3, device: torch.device | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(5)
     kernel = 3 if stride == 1 else 4
     shape = (2, maps, kernel, kernel) if not transposed else (maps, 2, kernel, kernel)
     x = torch.randn(4, maps, 8, 8, generator=generator, dtype=torch.float64)
-    return x, *(torch.randn(s, generator=generator, dtype=torch.float64) for s in (shape, (2,)))
+    weight, bias = (torch.randn(s, generator=generator, dtype=torch.float64) for s in (shape, (2,)))
+    return x.to(device), weight.to(device), bias.to(device)
 
 
 def penalty(convolve: Convolution, x: Tensor, weight: Tensor, bias: Tensor, **how: bool | int) -> Tensor:
@@ -36,17 +40,21 @@ def penalty(convolve: Convolution, x: Tensor, weight: Tensor, bias: Tensor, **ho
 
 
 @pytest.mark.parametrize(("stride", "transposed"), CASES)
-def test_torch_func_works_through_both_functions_to_the_second_order(stride: int, transposed: bool) -> None:
+def test_torch_func_works_through_both_functions_to_the_second_order(
+    stride: int, transposed: bool, device: torch.device
+) -> None:
+    needs_float64(device)
     how = {"stride": stride, "transposed": transposed}
-    x, weight, bias = inputs(**how)
+    x, weight, bias = inputs(**how, device=device)
     ours, theirs = (grad(lambda w, c=c: penalty(c, x, w, bias, **how))(weight) for c in (convolution, plain))
     torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize(("stride", "transposed"), CASES)
-def test_each_images_own_gradient_by_vmap(stride: int, transposed: bool) -> None:
+def test_each_images_own_gradient_by_vmap(stride: int, transposed: bool, device: torch.device) -> None:
+    needs_float64(device)
     how = {"stride": stride, "transposed": transposed}
-    x, weight, bias = inputs(**how)
+    x, weight, bias = inputs(**how, device=device)
 
     def loss(weight: Tensor, image: Tensor) -> Tensor:
         return leaky_relu_(convolution(image[None], weight, bias, **how)).square().sum()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tyro.conf import Positional
 
@@ -10,10 +10,16 @@ from progan.support.config_io import split_names
 from progan.support.errors import ConfigError
 from progan.support.terminal import say
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a generator, or any folder of images, against a data set: SWD, MS-SSIM, FID and others."""
+    """Measure a generator, or any folder of images, against a data set: SWD, MS-SSIM, FID and others.
+
+    Processes that torchrun started share the images of one measurement.
+    """
 
     data: Path
     """Data set of the reals."""
@@ -40,22 +46,39 @@ class Evaluate:
     out: Path | None = None
     """Folder of metrics.jsonl and pictures; by default the run's folder, or the current one."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """auto, cpu, cuda, cuda:1, mps: where images are made, in float32 as `progan generate` makes them, and measured."""
 
     def run(self) -> None:
-        from progan.data.store.pyramid import ImagePyramid
-        from progan.evaluation.subjects import (
-            evaluate,
-            folder_subject,
-            neighbours_picture,
-            results_table,
-            subjects_of,
-            training_mirrors,
-        )
-        from progan.metrics.suite import NEIGHBOURS, choose
+        import torch
+
+        from progan.evaluation.subjects import evaluate, neighbours_picture, results_table
+        from progan.metrics.suite import NEIGHBOURS
         from progan.run.metrics_log import plot_metrics
+        from progan.run.team import join_team, own_gpu
         from progan.support.device import pick_device
         from progan.support.run_files import RunFolder
+
+        out = self.out or (self.source if self.source is not None and self.source.is_dir() else Path())
+        # They speak with each other on the CPU alone, about statistics.
+        with join_team(torch.device("cpu")) as team:
+            device = team.first(lambda: pick_device(self.device))
+            team.together(lambda: own_gpu(device))
+            asked = team.together(lambda: self._asked(device))
+            rows = list(evaluate(**asked, seed=self.seed, device=device, out=out, images=self.images, processes=team))
+            if team.rank:
+                return
+            picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
+            say(results_table(rows))
+            written = [out / "metrics.jsonl", *([] if picture is None else [picture])]
+            if NEIGHBOURS in split_names(self.metrics):
+                written += [neighbours_picture(out, subject) for subject in asked["subjects"]]
+            say("written to " + ", ".join(map(str, written)))
+
+    def _asked(self, device: "torch.device") -> dict[str, Any]:
+        """What is measured against what, by what, as arguments of `evaluate`."""
+        from progan.data.store.pyramid import ImagePyramid
+        from progan.evaluation.subjects import folder_subject, subjects_of, training_mirrors
+        from progan.metrics.suite import NEIGHBOURS, choose
 
         if (self.source is None) == (self.fakes is None):
             raise ConfigError(
@@ -64,7 +87,6 @@ class Evaluate:
         if self.all_snapshots and self.fakes is not None:
             raise ConfigError("--all-snapshots: goes with a run folder, not with --fakes")
         metrics = choose(self.metrics, images=self.images, seed=self.seed, weights=self.inception_weights)
-        device = pick_device(self.device)
         data = ImagePyramid.open(self.data)
         mirrored = self.mirror == "on"
         if self.source is None:
@@ -74,24 +96,11 @@ class Evaluate:
             subjects = subjects_of(self.source, data, device, all_snapshots=self.all_snapshots, seed=self.seed)
             if self.mirror == "auto":
                 mirrored = bool(training_mirrors(self.source))
-        out = self.out or (self.source if self.source is not None and self.source.is_dir() else Path())
-        rows = []
-        for row in evaluate(
-            subjects,
-            data,
-            metrics,
-            mirrored=mirrored,
-            seed=self.seed,
-            device=device,
-            out=out,
-            neighbours=NEIGHBOURS in split_names(self.metrics),
-            held_out=None if self.held_out is None else ImagePyramid.open(self.held_out),
-            images=self.images,
-        ):
-            rows.append(row)
-        picture = plot_metrics(RunFolder(out)) if RunFolder(out).config.exists() else None
-        say(results_table(rows))
-        written = [out / "metrics.jsonl", *([] if picture is None else [picture])]
-        if NEIGHBOURS in split_names(self.metrics):
-            written += [neighbours_picture(out, subject) for subject in subjects]
-        say("written to " + ", ".join(map(str, written)))
+        return {
+            "subjects": subjects,
+            "data": data,
+            "metrics": metrics,
+            "mirrored": mirrored,
+            "neighbours": NEIGHBOURS in split_names(self.metrics),
+            "held_out": None if self.held_out is None else ImagePyramid.open(self.held_out),
+        }

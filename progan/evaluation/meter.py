@@ -4,6 +4,8 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,15 @@ from progan.images import mirror
 from progan.metrics.cache import cached
 from progan.metrics.protocol import Collector, Statistics
 from progan.metrics.suite import Metric, Values, value_title
-from progan.networks import Generator
-from progan.sampling.images import sample_batches
 from progan.support.errors import DataError, RunError
 from progan.support.files import disk_reason
 from progan.support.plain_files import LIST_BYTES, read_plain
+from progan.support.processes import ALONE, Processes
 from progan.support.progress import counted
-from progan.support.rng import keyed_generator, latents
+from progan.support.rng import keyed_generator
 
 READ_AT_ONCE = 4 * 1024 * 1024  # pixels
-LABELS_AT_ONCE = 1024  # one-hot: of 10,000 classes 40 MB
+DRAWN_AT_ONCE = 64  # images: a whole number of the batches of `sample_batches`, at every resolution
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,13 @@ class Reals:
     mirrored: bool
     seed: int = 0
 
-    def stream(self, start: int, count: int) -> Iterator[np.ndarray]:
-        """Numbers start .. start + count of the order: uint8 [n, C, R, R]."""
+    def stream(self, start: int, count: int, own: Sequence[range] | None = None) -> Iterator[np.ndarray]:
+        """Numbers start .. start + count of the order: uint8 [n, C, R, R]; own: which of 0 .. count, by default all."""
         total = len(self.data)
         order = torch.randperm(total, generator=keyed_generator(self.seed, "measured reals")).numpy()
         flips = torch.rand(total, generator=keyed_generator(self.seed, "measured mirror")).numpy() < 0.5
-        for chosen in self._batches(start, start + count):
+        wanted = [range(count)] if own is None else own
+        for chosen in chain.from_iterable(self._batches(start + some.start, start + some.stop) for some in wanted):
             images = self.data.read(order[chosen], self.resolution)
             yield mirror(images, flips[chosen]) if self.mirrored else images
 
@@ -105,8 +107,9 @@ class Result:
 class Meter:
     """Measures one set of fakes after the other against the same reals, whose statistics are collected once.
 
-    Raises DataError when the data set holds too few images for a metric and its noise floor, or too small ones, or none
-    of 1 or 3 channels.
+    Of several processes each is given and describes its own part of the fakes, and of the reals, and the first has the
+    results: those of one process, to the bit on CPUs where each has as many threads as the one. Raises DataError when
+    the data set holds too few images for a metric and its noise floor, or too small ones, or none of 1 or 3 channels.
     """
 
     metrics: Sequence[Metric]
@@ -115,37 +118,57 @@ class Meter:
     quiet: bool = False
     flag: str = "--images"
     """What the number of images is called where it was given."""
+    processes: Processes = ALONE
     _reals: dict[str, Statistics] = field(default_factory=dict, init=False)
     _floors: dict[str, Values] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        for metric in self.metrics:
-            self._check(metric)
+        self.processes.first(self._check_all)
+
+    def own(self, count: int) -> list[range]:
+        """Which of `count` fakes, numbered from 0, this process is to give to `measure`; alone, all."""
+        return self.processes.own(count, self._unit)
+
+    @property
+    def _unit(self) -> int:
+        """Images that stay in one process: 64, and more for sets of under 512, of which SWD takes smaller blocks."""
+        return lcm(DRAWN_AT_ONCE, *(metric.protocol.block for metric in self.metrics))
 
     def measure(self, fakes: Iterable[np.ndarray]) -> list[Result]:
-        """The metrics of a stream of uint8 batches [n, C, R, R], which may hold more images than are needed."""
+        """The metrics of a stream of uint8 batches [n, C, R, R], which may hold more images than are needed.
+
+        Of several processes all must call this at once, and all but the first get an empty list.
+        """
         for metric in self.metrics:
             self._prepare(metric)
         collectors: dict[str, Collector] = {}
         for metric in self.metrics:
             key = metric.protocol.hash
             against = self._reals[key] if metric.is_distance else None
-            collectors.setdefault(key, metric.collector("fakes", self.device, against=against))
+            if key not in collectors:
+                collectors[key] = metric.collector("fakes", self.device, against=against)
+                collectors[key].share(self.processes, self._unit)
         seconds = dict.fromkeys(collectors, 0.0)
-        wanted = max(metric.size for metric in self.metrics)
-        for images in counted("fakes", fakes, wanted, self.quiet):
-            for key, collector in collectors.items():
-                start = time.perf_counter()
-                collector.add(images)
-                seconds[key] += time.perf_counter() - start
-            if all(collector.taken == collector.size for collector in collectors.values()):
-                break
+        wanted = max(collector.wanted for collector in collectors.values())
+
+        def describe() -> None:
+            for images in counted("fakes", fakes, wanted, self.quiet):
+                for key, collector in collectors.items():
+                    start = time.perf_counter()
+                    collector.add(images)
+                    seconds[key] += time.perf_counter() - start
+                if all(collector.taken == collector.wanted for collector in collectors.values()):
+                    break
+
+        self.processes.together(describe)
         statistics: dict[str, Statistics] = {}
         results = []
         for metric in self.metrics:
             start, key = time.perf_counter(), metric.protocol.hash
             if key not in statistics:
                 statistics[key] = collectors.pop(key).finish()
+            if self.processes.rank:
+                continue
             values, spread = metric.compare(statistics[key], self._reals[key])
             took = seconds[key] + time.perf_counter() - start
             there = len(self.reals.data)
@@ -163,27 +186,40 @@ class Meter:
             self._reals[protocol.hash] = cached(
                 key | {"role": "reals"},
                 lambda: self._collect(metric, "reals", 0, metric.reals_taken(len(self.reals.data))),
+                processes=self.processes,
             )
         if metric.name not in self._floors:
             of_floor = key | {"role": "floor", "name": metric.name, "seed": metric.seed}
-            self._floors[metric.name] = _unpacked(cached(of_floor, lambda: _packed(self._floor(metric))))
+            found = cached(of_floor, lambda: _packed(self._floor(metric)), processes=self.processes)
+            self._floors[metric.name] = _unpacked(found)
 
     def _floor(self, metric: Metric) -> Values:
         reals = self._reals[metric.protocol.hash]
         if not metric.is_distance:
-            return metric.compare(reals, reals)[0]
+            return {} if self.processes.rank else metric.compare(reals, reals)[0]
         there = len(self.reals.data)
         if not (count := metric.floor_taken(there)):
             return {}
         others = self._collect(metric, "floor", metric.reals_taken(there), count)
-        return metric.compare(others, reals)[0]
+        return {} if self.processes.rank else metric.compare(others, reals)[0]
 
     def _collect(self, metric: Metric, role: str, start: int, count: int) -> Statistics:
         collector = metric.collector(role, self.device, count)
+        unit = lcm(DRAWN_AT_ONCE, collector.block_size)
+        collector.share(self.processes, unit)
         text = f"{metric.name}: reals" if role == "reals" else f"{metric.name}: other reals"
-        for images in counted(text, self.reals.stream(start, count), count, self.quiet):
-            collector.add(images)
+        own = self.processes.own(count, unit)
+
+        def describe() -> None:
+            for images in counted(text, self.reals.stream(start, count, own), collector.wanted, self.quiet):
+                collector.add(images)
+
+        self.processes.together(describe)
         return collector.finish()
+
+    def _check_all(self) -> None:
+        for metric in self.metrics:
+            self._check(metric)
 
     def _check(self, metric: Metric) -> None:
         have, data = len(self.reals.data), self.reals.data.path
@@ -203,33 +239,6 @@ class Meter:
             + f"); give a larger data set, or {self.flag} {have // 2 if metric.is_distance else have}"
             " (values from other numbers do not compare)"
         )
-
-
-def fakes_of(
-    g: Generator,
-    labels_of: ImagePyramid | None,
-    count: int,
-    *,
-    seed: int = 0,
-    resolution: int | None = None,
-    alpha: float = 1.0,
-) -> Iterator[np.ndarray]:
-    """`count` images of a generator at full size: uint8 [n, C, R, R], a batch at a time.
-
-    labels_of: the data set whose labels a generator with labels is given, drawn at random, as training does.
-    resolution, alpha: as far as the network has grown; its pixels are repeated up to the full resolution, so that all
-    snapshots of a run are measured on the same levels.
-    """
-    z = latents(seed, "measured fakes", 0, count, g.config.z_dim)
-    chosen = None
-    if g.config.label_dim:
-        if labels_of is None or labels_of.label_dim != g.config.label_dim:
-            raise DataError(f"the generator has {g.config.label_dim} labels; give a data set with as many")
-        chosen = torch.randint(len(labels_of), (count,), generator=keyed_generator(seed, "measured labels")).numpy()
-    for start in range(0, count, LABELS_AT_ONCE):
-        some = slice(start, start + LABELS_AT_ONCE)
-        labels = None if labels_of is None or chosen is None else torch.from_numpy(labels_of.read_labels(chosen[some]))
-        yield from sample_batches(g, z[some], labels, resolution=resolution, alpha=alpha, full_size=True)
 
 
 def append(record: Path, results: Sequence[Result], name: str, nimg: int | None, meter: Meter) -> None:

@@ -1,6 +1,7 @@
 """`progan evaluate`: whose images are measured, the table, metrics.jsonl."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,8 @@ from progan.data.pictures.tree import PictureFile, open_tree
 from progan.data.source import BadImageError
 from progan.data.store.manifest import MANIFEST
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, Result, append, fakes_of, number
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Meter, Reals, Result, append, number
 from progan.evaluation.neighbours import IMAGES, measure_neighbours
 from progan.metrics.suite import Metric, value_title
 from progan.networks import Generator
@@ -27,6 +29,7 @@ from progan.support.hub import weights_file
 from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
 from progan.support.plain_files import CONFIG_BYTES
+from progan.support.processes import ALONE, Processes
 from progan.support.rng import keyed_generator
 from progan.support.run_files import RunFolder
 from progan.support.workers import images_together, work
@@ -35,12 +38,15 @@ from progan.weights import load_network
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose images are measured. images(count): batches uint8 [n, C, R, R] of at most `count` images in all."""
+    """Whose images are measured. images(count): batches uint8 [n, C, R, R] of at most `count` images in all.
+
+    images(count, own): those of them whose numbers lie in the ranges `own`.
+    """
 
     name: str
     shape: tuple[int, int]
     """(channels, resolution)"""
-    images: Callable[[int], Iterator[np.ndarray]]
+    images: Callable[..., Iterator[np.ndarray]]
     nimg: int | None = None
 
 
@@ -57,26 +63,29 @@ def evaluate(
     held_out: ImagePyramid | None = None,
     images: int | None = None,
     quiet: bool = False,
+    processes: Processes = ALONE,
 ) -> Iterator[tuple[Subject, list[Result]]]:
     """Measure one subject after the other, and append each result to out/metrics.jsonl as a line of JSON.
 
-    neighbours: also look for the nearest training images, into the subject's
-    `neighbours_picture`. Raises DataError when images and
-    data set differ in channels, or the data set lacks their resolution.
+    neighbours: also look for the nearest training images, into the subject's `neighbours_picture`. processes: each
+    makes and describes its part of every subject's images; the first compares, looks for neighbours, writes, and alone
+    gets results. Raises DataError when images and data set differ in channels, or the data set lacks their resolution.
     """
-    resolution = subjects[0].shape[1]
-    for subject in subjects:
-        check_fits(subject, data)
-        if subject.shape != subjects[0].shape:
-            raise DataError(f"{subject.name}: has images of another size than {subjects[0].name}; evaluate it alone")
-    if held_out is not None:
-        check_fits(replace(subjects[0], name=str(held_out.path)), held_out)
+    first = processes.rank == 0
+    processes.first(lambda: _check_all(subjects, data, held_out))
     if device.type == "cpu":
         keep_freed_memory()
-    meter = Meter(metrics, Reals(data, resolution, mirrored, seed), device, quiet)
-    with folder_for("--out", out):
+    reals = Reals(data, subjects[0].shape[1], mirrored, seed)
+    meter = Meter(metrics, reals, device, quiet or not first, processes=processes)
+    with folder_for("--out", out) if first else nullcontext():
         for subject in subjects:
-            results = meter.measure(subject.images(max(metric.size for metric in metrics))) if metrics else []
+            results = []
+            if metrics:
+                count = max(metric.size for metric in metrics)
+                results = meter.measure(processes.together(partial(subject.images, count, meter.own(count))))
+            if not first:
+                yield subject, results
+                continue
             if neighbours:
                 count = images or IMAGES
                 where = neighbours_picture(out, subject)
@@ -87,6 +96,15 @@ def evaluate(
                 )
             append(out / "metrics.jsonl", results, subject.name, subject.nimg, meter)
             yield subject, results
+
+
+def _check_all(subjects: Sequence[Subject], data: ImagePyramid, held_out: ImagePyramid | None) -> None:
+    for subject in subjects:
+        check_fits(subject, data)
+        if subject.shape != subjects[0].shape:
+            raise DataError(f"{subject.name}: has images of another size than {subjects[0].name}; evaluate it alone")
+    if held_out is not None:
+        check_fits(replace(subjects[0], name=str(held_out.path)), held_out)
 
 
 def neighbours_picture(out: Path, subject: Subject) -> Path:
@@ -124,10 +142,10 @@ def generator_subject(path: Path, data: ImagePyramid, device: torch.device, seed
     """The images of a weights file, at full size. Only its header is kept until they are asked for."""
     g, about = load_network(path, "generator")
 
-    def images(count: int) -> Iterator[np.ndarray]:
+    def images(count: int, own: Sequence[range] | None = None) -> Iterator[np.ndarray]:
         g: Generator = load_network(path, "generator")[0]
         stage = {"resolution": about.get("resolution"), "alpha": about.get("alpha", 1.0)}
-        return fakes_of(g.requires_grad_(False).to(device), data, count, seed=seed, **stage)
+        return fakes_of(g.requires_grad_(False).to(device), data, count, seed=seed, own=own, **stage)
 
     return Subject(str(path), (g.config.channels, g.config.resolution), images, about.get("nimg"))
 
@@ -137,21 +155,29 @@ def folder_subject(folder: Path, channels: int, seed: int = 0) -> Subject:
     if (folder / MANIFEST).exists():
         pyramid = ImagePyramid.open(folder)
         reals = Reals(pyramid, pyramid.resolution, mirrored=False, seed=seed + 1)
-        shape = (pyramid.channels, pyramid.resolution)
-        return Subject(str(folder), shape, lambda count: reals.stream(0, min(count, len(pyramid))))
+        shape, there = (pyramid.channels, pyramid.resolution), len(pyramid)
+        return Subject(
+            str(folder), shape, lambda count, own=None: reals.stream(0, min(count, there), _up_to(there, own))
+        )
     files = list(open_tree(folder).files())
     if not files:
         raise DataError(f"{folder}: holds no pictures; pass a folder of pictures")
     order = torch.randperm(len(files), generator=keyed_generator(seed, "measured files")).tolist()
     size = _side_of_all(folder, files)
 
-    def images(count: int) -> Iterator[np.ndarray]:
-        jobs = [files[i] for i in order[:count]]
+    def images(count: int, own: Sequence[range] | None = None) -> Iterator[np.ndarray]:
+        jobs = [files[i] for some in ([range(count)] if own is None else own) for i in order[some.start : some.stop]]
+        if not jobs:
+            return
         load = partial(_load, size=size, channels=channels)
         for image in work(load, jobs, total=len(jobs), together=images_together(size), quiet=True):
             yield image[None]
 
     return Subject(str(folder), (channels, size), images)
+
+
+def _up_to(count: int, own: Sequence[range] | None) -> list[range] | None:
+    return None if own is None else [range(min(some.start, count), min(some.stop, count)) for some in own]
 
 
 def _side_of_all(folder: Path, files: list[PictureFile]) -> int:

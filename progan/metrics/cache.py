@@ -15,6 +15,7 @@ from progan.metrics.protocol import Statistics
 from progan.support.errors import UserError
 from progan.support.files import write_whole
 from progan.support.plain_files import open_plain
+from progan.support.processes import ALONE, Processes
 
 
 def cache_folder() -> Path:
@@ -24,17 +25,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "progan"
 
 
-def cached(key: dict[str, Any], make: Callable[[], Statistics], folder: Path | None = None) -> Statistics:
+def cached(
+    key: dict[str, Any], make: Callable[[], Statistics], folder: Path | None = None, processes: Processes = ALONE
+) -> Statistics:
     """The statistics kept under `key`, or made now and kept.
 
     key: all that they depend on, as plain data. The file holds its key: one that was renamed, damaged or made for
-    another key is made again. A disk that is full or read-only keeps nothing, and that is no error.
+    another key is made again. A disk that is full or read-only keeps nothing, and that is no error. processes: those
+    that `make` needs at once, of which only the first reads, keeps and gets the statistics.
     """
     text = json.dumps(key, sort_keys=True)
     path = (folder or cache_folder()) / f"{key['metric']}-{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz"
-    if (found := _read(path, text)) is not None:
-        return found
+    found = _read(path, text) if processes.rank == 0 else None
+    if processes.first(lambda: found is not None):
+        return found or {}
     made = make()
+    if processes.rank:
+        return made
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda file: file.write(_packed(text, made)))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from progan.metrics.feature_networks import NetworkName, load_feature_network
 from progan.metrics.protocol import Collector, Images, Protocol, Statistics, check_same_shape, collect, rgb
+from progan.support.arithmetic import number_format
 from progan.support.errors import ConfigError, DataError
 from progan.support.rng import keyed_generator
 
@@ -53,14 +54,13 @@ class FeatureCollector(Collector):
         self._logits: list[np.ndarray] = []
 
     def _block(self, images: np.ndarray) -> None:
-        # TF32, which NVIDIA's cards use by default, keeps three digits: full float32 gives the CPU's values.
-        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.inference_mode(), number_format("fp32"):  # which gives the CPU's values; TF32 keeps three digits
             features, logits = self.network(torch.from_numpy(rgb(images)).to(self.device))
         self._features.append(features.cpu().numpy())
         self._logits.append(logits.cpu().numpy())
 
     def _statistics(self) -> Statistics:
-        return {"features": np.concatenate(self._features), "logits": np.concatenate(self._logits)}
+        return self._rows({"features": self._features, "logits": self._logits})
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:

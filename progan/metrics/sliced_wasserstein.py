@@ -24,6 +24,7 @@ COARSEST = 16  # pixels of the last level, which is the low-pass image itself
 PARTS = 8  # of a set of fakes, whose distances tell the spread
 BLOCK = 64  # images
 PIXELS_AT_ONCE = 16 * 128 * 128  # few enough for the cache, enough that threads seldom wait for the interpreter
+PIXELS_AT_ONCE_ELSEWHERE = 64 * PIXELS_AT_ONCE  # a GPU wants much at once
 PART_DIRECTIONS = 64  # are enough for the spread
 
 
@@ -41,6 +42,10 @@ class SwdProtocol(Protocol):
         for field in ("images", "patches", "directions"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"swd: {field} is {getattr(self, field)}; give 1 or more")
+
+    @property
+    def block(self) -> int:
+        return max(1, min(BLOCK, self.images // PARTS))
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
@@ -118,7 +123,7 @@ class SwdCollector(Collector):
         device: str | torch.device = "cpu",
         against: Statistics | None = None,
     ) -> None:
-        super().__init__(protocol.images, max(1, min(BLOCK, protocol.images // PARTS)))
+        super().__init__(protocol.images, protocol.block)
         self.protocol = protocol
         self.role = role
         self.device = torch.device(device)
@@ -126,13 +131,16 @@ class SwdCollector(Collector):
         self._blocks: list[int] = []  # images in each
         self._levels: dict[int, list[Tensor]] = {}
         self._sums: dict[int, list[Tensor]] = {}  # of each block, float64 [2, 3] on the CPU: values, squares
+        self._all: dict[int, dict[int, tuple[int, Tensor]]] = {}  # level, number: images and sums, of all processes
 
     def _block(self, images: np.ndarray) -> None:
         resolution = images.shape[-1]
         if resolution < COARSEST or resolution & (resolution - 1):
             raise DataError(f"swd: images of {resolution} pixels; SWD needs a power of two of at least {COARSEST}")
         self._blocks.append(len(images))
-        count = max(1, min(16, PIXELS_AT_ONCE // resolution**2))
+        few = self.device.type == "cpu"
+        most, pixels = (16, PIXELS_AT_ONCE) if few else (BLOCK, PIXELS_AT_ONCE_ELSEWHERE)
+        count = max(1, min(most, pixels // resolution**2))
         parts = torch.from_numpy(rgb(images)).split(count)
         resolutions = [COARSEST << i for i in range((resolution // COARSEST).bit_length())]
         positions = {r: self._positions(r, len(self._blocks) - 1).split(count) for r in resolutions}
@@ -164,42 +172,59 @@ class SwdCollector(Collector):
 
     def _statistics(self) -> Statistics:
         found: Statistics = {}
-        distances = []
-        every = np.arange(len(self._blocks))
-        for r in list(self._levels):
-            directions = random_directions(self.protocol, 3 * PATCH**2).to(self.device)
+        distances: list[list[float]] = []
+        sums = self._processes.gather({r: self._numbered(sums) for r, sums in self._sums.items()})
+        self._all = self._processes.first(lambda: _merged(sums))
+        first = self._processes.rank == 0
+        for r, blocks in self._all.items():
+            every, directions = np.arange(len(blocks)), random_directions(self.protocol, 3 * PATCH**2).to(self.device)
             counts = self._histograms(r, every, directions)
-            found[str(r)] = counts.astype(np.min_scalar_type(counts.max()))  # half the memory, or a quarter
-            if self.against:
-                some, reals = directions[:PART_DIRECTIONS], self.against[str(r)][:PART_DIRECTIONS]
-                parts = [part for part in np.array_split(every, PARTS) if len(part)]
-                distances.append([histogram_distance(self._histograms(r, p, some), reals).mean() for p in parts])
-            del self._levels[r]
-        if self.against:
+            if first:
+                found[str(r)] = counts.astype(np.min_scalar_type(counts.max()))  # half the memory, or a quarter
+            if self.against is not None:
+                distances.append([])
+                for part in (part for part in np.array_split(every, PARTS) if len(part)):
+                    counts = self._histograms(r, part, directions[:PART_DIRECTIONS])
+                    if first:
+                        reals = self.against[str(r)][:PART_DIRECTIONS]
+                        distances[-1].append(histogram_distance(counts, reals).mean())
+            self._levels.pop(r, None)
+        if self.against is not None and first:
             found["parts"] = np.array(distances).T
         return found
 
-    def _histograms(self, r: int, blocks: np.ndarray, directions: Tensor) -> np.ndarray:
+    def _numbered(self, sums: list[Tensor]) -> dict[int, tuple[int, Tensor]]:
+        return {self.number(i): of_block for i, of_block in enumerate(zip(self._blocks, sums, strict=True))}
+
+    def _histograms(self, r: int, numbers: np.ndarray, directions: Tensor) -> np.ndarray:
         """Histograms [D, BINS] of the descriptors of some blocks, normalised by mean and std of these blocks alone."""
-        sizes = [self._blocks[i] * self.protocol.patches for i in blocks]
-        values = sum(sizes) * PATCH**2
-        mean, square = (torch.stack([self._sums[r][i] for i in blocks]).sum(0) / values).unbind()
+        sizes = {number: self._all[r][number][0] * self.protocol.patches for number in numbers.tolist()}
+        values = sum(sizes.values()) * PATCH**2
+        mean, square = (torch.stack([self._all[r][number][1] for number in sizes]).sum(0) / values).unbind()
         std = (square - mean.square()).clamp(min=0).sqrt()
         centre, width = (x.float().to(self.device) for x in (mean, std))
-        make = [partial(self._normalized, r, i, centre, width) for i in blocks]
-        return projection_histograms(make, sizes, directions)
+        own = [i for i in range(len(self._blocks)) if self.number(i) in sizes]
+        make = [partial(self._normalized, r, i, centre, width) for i in own]
+        counts = projection_histograms(make, [sizes[self.number(i)] for i in own], directions)
+        return self._processes.total(counts)
 
     @torch.no_grad()
     def _normalized(self, r: int, block: int, mean: Tensor, std: Tensor) -> Tensor:
         return normalize(self._patches(r, block), mean, std)
 
     def _positions(self, r: int, block: int) -> Tensor:
-        generator = keyed_generator(self.protocol.seed, f"swd {self.role} {r}", block)
+        generator = keyed_generator(self.protocol.seed, f"swd {self.role} {r}", self.number(block))
         return random_positions(self._blocks[block], self.protocol.patches, r, generator)
 
     def _patches(self, r: int, block: int) -> Tensor:
         kept = self._levels[r][block]
         return descriptors(kept, self._positions(r, block)) if kept.ndim == 4 else kept.view(-1, 3 * PATCH**2)
+
+
+def _merged(parts: list[dict[int, dict[int, tuple[int, Tensor]]]]) -> dict[int, dict[int, tuple[int, Tensor]]]:
+    """By level and number of the block, in the order of the set, what several processes have by level and number."""
+    levels = sorted({r for part in parts for r in part}, reverse=True)
+    return {r: dict(sorted(item for part in parts for item in part.get(r, {}).items())) for r in levels}
 
 
 def swd_values(fakes: Statistics, reals: Statistics) -> dict[str, float]:

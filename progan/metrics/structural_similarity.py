@@ -23,6 +23,7 @@ C1, C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # K1 and K2 times the range of th
 BLOCK = 64  # images
 PIXELS_AT_ONCE = 16 * 128 * 128  # few enough for the processor's cache, enough to be worth a call
 ROWS_AT_ONCE = 64  # likewise, of images that are large
+PIXELS_AT_ONCE_ELSEWHERE = 64 * PIXELS_AT_ONCE  # a GPU wants much at once; some hundreds of MB
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class MsSsimCollector(Collector):
         self._pairs.append(ms_ssim_pairs(block[0::2], block[1::2]).numpy())
 
     def _statistics(self) -> Statistics:
-        return {"pairs": np.concatenate(self._pairs)}
+        return self._rows({"pairs": self._pairs}, images=2)
 
 
 def ms_ssim(images: Images, *, pairs: int = 10_000, device: str | torch.device = "cpu") -> tuple[float, float]:
@@ -76,7 +77,8 @@ def ms_ssim_pairs(a: Tensor, b: Tensor) -> Tensor:
     """
     if a.ndim != 4 or a.shape != b.shape:
         raise DataError(f"MS-SSIM compares [N, C, H, W] of one shape, not {list(a.shape)} with {list(b.shape)}")
-    count = max(1, PIXELS_AT_ONCE // (a.shape[2] * a.shape[3]))
+    pixels = PIXELS_AT_ONCE if a.device.type == "cpu" else PIXELS_AT_ONCE_ELSEWHERE
+    count = max(1, pixels // (a.shape[2] * a.shape[3]))
     with worker_threads() as pool:
         return torch.cat(list(pool.map(_compare, a.split(count), b.split(count))))
 
@@ -108,8 +110,9 @@ def _similarity(x: Tensor, luminance: bool) -> Tensor:
     *_, channels, height, width = x.shape
     window = min(WINDOW, height, width)
     total = torch.zeros(x.shape[1], device=x.device)
-    for top in range(0, height - window + 1, ROWS_AT_ONCE):
-        strip = x[..., top : top + ROWS_AT_ONCE + window - 1, :]
+    rows = ROWS_AT_ONCE if x.device.type == "cpu" else height
+    for top in range(0, height - window + 1, rows):
+        strip = x[..., top : top + rows + window - 1, :]
         mean = _blur(strip, window)
         plus, minus = _blur(strip * strip, window).sub_(mean * mean)
         index = (plus - minus).add_(2 * C2).div_((plus + minus).add_(2 * C2))

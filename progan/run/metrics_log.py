@@ -10,7 +10,8 @@ import torch
 
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, append, fakes_of, in_one_line
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Meter, Reals, append, in_one_line
 from progan.metrics.suite import NEIGHBOURS, choose, value_title
 from progan.networks import Generator
 from progan.support.config_io import split_names

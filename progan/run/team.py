@@ -1,4 +1,4 @@
-"""Minibatches in parts: shared by several processes that torchrun started, and computed part by part to save memory.
+"""The processes that torchrun started, and minibatches in parts: shared by these, or computed one part after the other.
 
 Random numbers are drawn for the whole minibatch and then shared out, minibatch-stddev groups stay whole, and gradients
 are averaged, among processes in one message; so the parts together do what the whole would, up to rounding.
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -21,6 +22,7 @@ from progan.config import TrainConfig
 from progan.schedule import Phase, Schedule
 from progan.support.config_io import value_at
 from progan.support.errors import ConfigError, Stopped, UserError
+from progan.support.processes import Processes
 
 T = TypeVar("T")
 Share = slice | list[int]  # of a minibatch
@@ -32,11 +34,9 @@ GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", 
 
 
 @dataclass(frozen=True)
-class Team:
-    """This process among those that train together; by default it is alone."""
+class Team(Processes):
+    """This process among those that train, or measure, together; by default it is alone."""
 
-    rank: int = 0
-    size: int = 1
     torchrun: int | None = None
     """The process that started this one, if that was torchrun."""
 
@@ -88,13 +88,48 @@ class Team:
         made: T = told[0]
         return made
 
+    def together(self, make: Callable[[], T]) -> T:
+        """What each makes for itself. If any raises UserError, the first process tells it, and all end with code 2."""
+        if self.size == 1:
+            return make()
+        error: UserError | None = None
+        try:
+            made = make()
+        except UserError as raised:
+            error = raised
+        told: list[Any] = [None] * self.size
+        with _together():
+            dist.all_gather_object(told, None if error is None else str(error))
+        said: list[str] = [words for words in told if words is not None]
+        if not said:
+            return made
+        if self.rank == 0:
+            raise error or UserError(*said[0].split("\n"))
+        raise SystemExit(2)
+
+    def gather(self, mine: T) -> list[T]:
+        """In the first process, what each has, by rank; in the others nothing. Through the memory of the CPU."""
+        if self.size == 1:
+            return [mine]
+        found: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        with _together():
+            dist.gather_object(mine, found)
+        return found or []
+
+    def total(self, counts: np.ndarray) -> np.ndarray:
+        """In the first process, the sum of all arrays of one shape, uint32; in the others an array of no meaning."""
+        if self.size > 1:
+            with _together():
+                dist.reduce(torch.from_numpy(counts.view(np.int32)), 0)  # in place; signed, for gloo knows no other
+        return counts
+
 
 ALONE = Team()
 
 
 @contextmanager
 def join_team(device: torch.device) -> Iterator[Team]:
-    """The processes that torchrun started with this one, each with its own GPU where there are any.
+    """The processes that torchrun started with this one, each with its own GPU if the device is one.
 
     Raises ConfigError when there are fewer GPUs.
     """
@@ -104,13 +139,7 @@ def join_team(device: torch.device) -> Iterator[Team]:
     if int(os.environ["WORLD_SIZE"]) == 1:
         yield Team(torchrun=os.getppid())
         return
-    local = int(os.environ["LOCAL_RANK"])
-    if device.type == "cuda":
-        if device.index is not None:
-            raise ConfigError(f"device: {device} cannot hold several processes; use cuda, and each takes a GPU")
-        if local >= torch.cuda.device_count():
-            raise ConfigError(f"this machine has {torch.cuda.device_count()} GPUs; start one process for each")
-        torch.cuda.set_device(local)
+    own_gpu(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=LONGEST_WAIT)
     # Together: one that leaves while another still writes may be aborted. Not after an error, for that would wait too.
     try:
@@ -122,6 +151,21 @@ def join_team(device: torch.device) -> Iterator[Team]:
     with _together():
         dist.barrier()
     dist.destroy_process_group()
+
+
+def own_gpu(device: torch.device) -> None:
+    """Of the processes that torchrun started, each computes on a GPU of its own from here on, if that is the device.
+
+    Raises ConfigError when there are fewer GPUs, or the device is one of them.
+    """
+    if device.type != "cuda" or not dist.is_torchelastic_launched() or int(os.environ["WORLD_SIZE"]) == 1:
+        return
+    if device.index is not None:
+        raise ConfigError(f"device: {device} cannot hold several processes; use cuda, and each takes a GPU")
+    local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+    if local >= there:
+        raise ConfigError(f"this machine has {there} GPUs; start one process for each")
+    torch.cuda.set_device(local)
 
 
 @contextmanager

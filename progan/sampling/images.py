@@ -15,6 +15,7 @@ from torch import Tensor
 from progan.config import GeneratorConfig
 from progan.images import make_grid, nearest_up, to_pil, to_uint8, write_png
 from progan.networks import Generator, check_stage
+from progan.support.arithmetic import number_format
 from progan.support.device import pick_device
 from progan.support.errors import ConfigError, DataError, printable
 from progan.support.files import make_folder, write_whole
@@ -115,6 +116,7 @@ def sample_batches(
 
     z: [N, latent_dim]; labels: one-hot [N, label_dim]; resolution: pixels, the full resolution by default; alpha: the
     weight of the newest block; full_size: repeat pixels up to the full resolution; batch: images at a time.
+    Always in float32, all of it, on every device and whatever the network was trained in: images are what they are.
     """
     device = next(g.parameters()).device
     resolution = resolution or g.config.resolution
@@ -122,7 +124,8 @@ def sample_batches(
     for start in range(0, len(z), batch):
         part = slice(start, start + batch)
         y = None if labels is None else labels[part].to(device)
-        images = to_uint8(g(z[part].to(device), y, resolution=resolution, alpha=alpha))
+        with number_format("fp32"):  # not around the loop: between two batches others compute
+            images = to_uint8(g(z[part].to(device), y, resolution=resolution, alpha=alpha))
         while full_size and images.shape[-1] < g.config.resolution:
             images = nearest_up(images)
         yield images.cpu().numpy()

@@ -18,6 +18,7 @@ from torch import Tensor
 from progan.images import box_down, to_float
 from progan.networks import Generator, check_stage
 from progan.sampling.images import one_hot, sample, sample_batches
+from progan.support.arithmetic import number_format
 from progan.support.rng import latents
 
 KEPT = 8  # latents of each picture
@@ -181,9 +182,10 @@ def _descend(
         for some in torch.arange(len(rows)).split(batch):
             x = rows[some].requires_grad_(True)
             y = one_hot(classes.flatten()[some].tolist(), g.config.label_dim)
-            images = g(x, None if y is None else y.to(x.device), **how)
-            losses = mismatch(images, targets[some // stage.kept], stage.resolution)
-            found.append((losses.detach(), *torch.autograd.grad(losses.sum(), x)))
+            with number_format("fp32"):
+                images = g(x, None if y is None else y.to(x.device), **how)
+                losses = mismatch(images, targets[some // stage.kept], stage.resolution)
+                found.append((losses.detach(), *torch.autograd.grad(losses.sum(), x)))
             progress(len(x))
         losses, grads = (torch.cat(parts) for parts in zip(*found, strict=True))
         return losses, grads

@@ -12,7 +12,8 @@ from typing import Any
 
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, fakes_of, number
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Meter, Reals, number
 from progan.images import write_png
 from progan.metrics.feature_networks import load_feature_network
 from progan.metrics.features import FeatureProtocol

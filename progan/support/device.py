@@ -11,7 +11,9 @@ import torch
 from progan.support.errors import ConfigError
 from progan.support.workers import cores
 
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+
+AMPERE = (8, 0)  # the compute capability from which NVIDIA's GPUs have bf16 and TF32
 
 
 def pick_device(name: str) -> torch.device:
@@ -32,11 +34,20 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: Precision, device: torch.device) -> Precision:
-    """ "fp32" or "bf16"; "auto" takes bf16 where the hardware multiplies it faster than float32."""
+    """ "fp32", "tf32" or "bf16"; "auto" takes bf16 where the hardware multiplies it faster than float32.
+
+    "tf32" is float32 whose products keep ten bits of the mantissa. Raises ConfigError where the hardware has none of
+    it: elsewhere than on NVIDIA's GPUs from compute capability 8.0 on.
+    """
+    if name == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < AMPERE):
+        raise ConfigError(
+            f"precision: tf32 is for NVIDIA's GPUs from compute capability 8.0 on, and not for {device}; use fp32, bf16"
+            " or auto"
+        )
     if name != "auto":
         return name
     if device.type == "cuda":
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        fast = torch.cuda.get_device_capability(device) >= AMPERE
     else:
         # Older versions of PyTorch do not tell.
         capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -45,7 +56,10 @@ def pick_precision(name: Precision, device: torch.device) -> Precision:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Convolutions and dense layers in `precision`; weights, losses and the penalty's norm stay float32."""
+    """Convolutions and dense layers in `precision`; weights, losses and the penalty's norm stay float32.
+
+    TF32 is no type of its own: it is how float32 is multiplied, which `number_format` says.
+    """
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-import progan.evaluation.meter
+import progan.evaluation.fakes
 from progan.config import GeneratorConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, append, fakes_of
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Meter, Reals, append
 from progan.metrics.suite import choose
 from progan.networks import Generator
 from progan.support.errors import DataError
@@ -100,7 +101,7 @@ def test_labels_are_read_a_part_at_a_time(make_data: MakeData, monkeypatch: pyte
     data = make_data(count=9, resolution=8, labels=3)
     g = Generator(GeneratorConfig(resolution=8, fmap_base=32, fmap_max=16, label_dim=3))
     together = whole(fakes_of(g, data, 200))
-    monkeypatch.setattr(progan.evaluation.meter, "LABELS_AT_ONCE", 64)
+    monkeypatch.setattr(progan.evaluation.fakes, "LABELS_AT_ONCE", 64)
     asked: list[int] = []
     read = data.read_labels
     monkeypatch.setattr(data, "read_labels", lambda chosen: (asked.append(len(chosen)), read(chosen))[1])
@@ -133,7 +134,7 @@ def test_a_meter_gives_every_metric_with_spread_and_floor(faces: ImagePyramid, t
 def test_statistics_of_reals_are_collected_once(faces: ImagePyramid, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[int, int]] = []
     stream = Reals.stream
-    monkeypatch.setattr(Reals, "stream", lambda self, *where: (read.append(where), stream(self, *where))[1])
+    monkeypatch.setattr(Reals, "stream", lambda self, *where: (read.append(where[:2]), stream(self, *where))[1])
     fakes = faces.read(np.arange(20), 32)
     both = [(0, 20), (20, 20)]
     for seed, order, expected in ((5, 5, both), (5, 5, []), (6, 6, both), (5, 6, both), (6, 5, both), (6, 5, [])):

@@ -29,11 +29,11 @@ def moments(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 # Against the official code.
 
 
-def test_the_pyramid_is_the_official_one() -> None:
-    levels = sw.laplacian_pyramid(torch.from_numpy(A[:4]).float())
+def test_the_pyramid_is_the_official_one(device: torch.device) -> None:
+    levels = sw.laplacian_pyramid(torch.from_numpy(A[:4]).to(device).float())
     assert [level.shape[-1] for level in levels] == [64, 32, 16]
     for i, level in enumerate(levels):
-        np.testing.assert_allclose(level.numpy(), GOLDEN[f"pyramid_{i}"], rtol=0, atol=1e-4)
+        np.testing.assert_allclose(level.cpu().numpy(), GOLDEN[f"pyramid_{i}"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["A", "B"])
@@ -43,9 +43,9 @@ def test_normalised_descriptors_are_the_official_ones(name: str) -> None:
     np.testing.assert_allclose(ours, GOLDEN[f"descriptors_{name}"], rtol=1e-5, atol=1e-5)
 
 
-def test_the_distance_on_given_directions_is_the_official_one() -> None:
-    a, b = (torch.from_numpy(GOLDEN[f"descriptors_{name}"]) for name in "AB")
-    ours = sw.sliced_distance(a, b, torch.from_numpy(GOLDEN["directions"]).T.contiguous())
+def test_the_distance_on_given_directions_is_the_official_one(device: torch.device) -> None:
+    a, b = (torch.from_numpy(GOLDEN[f"descriptors_{name}"]).to(device) for name in "AB")
+    ours = sw.sliced_distance(a, b, torch.from_numpy(GOLDEN["directions"]).T.contiguous().to(device))
     assert ours.mean() == pytest.approx(float(GOLDEN["distance"]), rel=1e-5)
 
 
@@ -130,11 +130,11 @@ def test_directions_are_unit_vectors_and_keyed() -> None:
     assert not torch.equal(directions, sw.random_directions(sw.SwdProtocol(seed=2), 147))
 
 
-def test_the_collector_follows_the_protocol_step_by_step() -> None:
+def test_the_collector_follows_the_protocol_step_by_step(device: torch.device) -> None:
     """Every descriptor of both sets at once, normalised, projected, sorted: nothing of the collector's economy."""
     protocol = sw.SwdProtocol(images=128, patches=30, directions=32)
     streams = {"reals": A, "fakes": B}
-    collected = {role: collect(x, sw.SwdCollector(protocol, role)) for role, x in streams.items()}
+    collected = {role: collect(x, sw.SwdCollector(protocol, role, device)) for role, x in streams.items()}
     found = sw.swd_values(collected["fakes"], collected["reals"])
     slow = {}
     for i, r in enumerate((64, 32, 16)):

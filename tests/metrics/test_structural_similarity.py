@@ -28,8 +28,8 @@ def noisy(images: np.ndarray, sigma: float, seed: int = 1) -> np.ndarray:
     return (images + noise).round().clip(0, 255).astype(np.uint8)
 
 
-def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return ss.ms_ssim_pairs(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+def compare(a: np.ndarray, b: np.ndarray, device: torch.device | str = "cpu") -> np.ndarray:
+    return ss.ms_ssim_pairs(torch.from_numpy(a).to(device), torch.from_numpy(b).to(device)).numpy()
 
 
 def slow_similarity(a: np.ndarray, b: np.ndarray) -> float:
@@ -69,17 +69,17 @@ def slow_half(x: np.ndarray) -> np.ndarray:
 # Against the official code and the definition.
 
 
-def test_pairs_have_the_official_values() -> None:
-    np.testing.assert_allclose(compare(A[0::2], A[1::2]), GOLDEN["ms_ssim_pairs"], rtol=0, atol=1e-5)
+def test_pairs_have_the_official_values(device: torch.device) -> None:
+    np.testing.assert_allclose(compare(A[0::2], A[1::2], device), GOLDEN["ms_ssim_pairs"], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "channels"), [(4, 3), (7, 1), (8, 3), (12, 1), (13, 1), (16, 3), (24, 1), (77, 1)])
-def test_pairs_equal_slow_loops(size: int, channels: int) -> None:
+def test_pairs_equal_slow_loops(size: int, channels: int, device: torch.device) -> None:
     images = draw(2, size, channels)
     others = noisy(images, 30)
     expected = [slow_similarity(a, b) for a, b in zip(images, others, strict=True)]
     assert 0 < min(expected) < 0.99
-    np.testing.assert_allclose(compare(images, others), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(compare(images, others, device), expected, rtol=0, atol=1e-5)
 
 
 def test_images_need_not_be_square() -> None:

@@ -56,10 +56,10 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5, 7])
-def test_a_seed_is_the_same_image_in_every_batch(batch: int) -> None:
+def test_a_seed_is_the_same_image_in_every_batch_and_on_every_device(batch: int, device: torch.device) -> None:
     g, seeds = generator(), [3, 1, 4, 159, 2, 65, 35]
     alone = np.concatenate([sample(g, seed_latents([seed], 16), batch=1) for seed in seeds])
-    together = sample(g, seed_latents(seeds, 16), batch=batch)
+    together = sample(g.to(device), seed_latents(seeds, 16), batch=batch)
     assert together.shape == (7, 3, 16, 16)
     assert together.dtype == np.uint8
     assert np.abs(together.astype(int) - alone).max() <= 1  # of 255

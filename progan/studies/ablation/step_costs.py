@@ -16,6 +16,7 @@ from progan.run.dry_run import enough_memory, step_advice
 from progan.run.state import TrainState
 from progan.schedule import Schedule, Span
 from progan.step import train_step
+from progan.support.arithmetic import number_format, same_bits
 from progan.support.device import machine, pick_device
 from progan.support.files import write_json
 from progan.support.flops import CountFlops
@@ -65,7 +66,11 @@ def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
     found: list[list[float]] = [[] for _ in spans]
     flops: list[float] = []
 
-    with progress_bar("timing {task.fields[at]}", MofNCompleteColumn, TimeRemainingColumn) as progress:
+    with (
+        same_bits(config.deterministic, device),
+        number_format(config.precision, tuned=True),
+        progress_bar("timing {task.fields[at]}", MofNCompleteColumn, TimeRemainingColumn) as progress,
+    ):
         task = progress.add_task("", total=(rounds + 1) * len(spans), at="")
         for turn in range(rounds + 1):
             for span, seconds in zip(spans, found, strict=True):

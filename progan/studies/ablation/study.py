@@ -11,7 +11,8 @@ import torch
 
 from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Meter, Reals, fakes_of
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Meter, Reals
 from progan.metrics.suite import choose
 from progan.studies.ablation.report import write_report
 from progan.studies.ablation.rows import SCALES

@@ -18,7 +18,8 @@ import numpy as np
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.evaluation.meter import Reals, fakes_of
+from progan.evaluation.fakes import fakes_of
+from progan.evaluation.meter import Reals
 from progan.images import write_png
 from progan.presets import WHOLE_BATCH
 from progan.studies.experiment import Experiment
