@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 # What training imports sooner or later; torch._dynamo, half of it, when it makes an optimizer.
-IMPORTED = ["progan.cli", "progan.training", "progan.studies.pool", "torch._dynamo"]
+IMPORTED = ["pytest", "progan.cli", "progan.training", "progan.studies.pool", "torch._dynamo"]
 
 
 def quick_process(task: Callable[..., object], *what: object) -> Any:
