@@ -109,7 +109,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config() -> MakeConfig:
     """make_config(resolution=16, schedule={...}, g={...}, d={...}, **fields) -> a tiny TrainConfig, float32, CPU."""
 

@@ -135,10 +135,10 @@ def test_statistics_of_reals_are_collected_once(faces: ImagePyramid, monkeypatch
     read: list[tuple[int, int]] = []
     stream = Reals.stream
     monkeypatch.setattr(Reals, "stream", lambda self, *where: (read.append(where[:2]), stream(self, *where))[1])
-    fakes = faces.read(np.arange(20), 32)
+    fakes = faces.read(np.arange(20), 16)
     both = [(0, 20), (20, 20)]
     for seed, order, expected in ((5, 5, both), (5, 5, []), (6, 6, both), (5, 6, both), (6, 5, both), (6, 5, [])):
-        meter = Meter(choose("swd", images=20, seed=seed), Reals(faces, 32, False, order), CPU, quiet=True)
+        meter = Meter(choose("swd", images=20, seed=seed), Reals(faces, 16, False, order), CPU, quiet=True)
         meter.measure([fakes])
         meter.measure([fakes])
         assert read == expected

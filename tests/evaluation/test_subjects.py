@@ -1,6 +1,7 @@
 """`progan evaluate` on the real command line: generators, snapshots, folders, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,22 +16,30 @@ from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.subjects import subjects_of
 from progan.images import to_pil, write_png
 from progan.training import train
+from tests.conftest import write_data
 
 pytestmark = pytest.mark.usefixtures("few_directions")
 
 
-@pytest.fixture
-def place(make_data: Any, make_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a run, its data, and pictures of another program."""
-    monkeypatch.chdir(tmp_path)
-    data = make_data(count=48)
-    make_data("gray", count=48, channels=1)
-    make_data("small", count=48, resolution=8)
-    train(replace(make_config(), mirror=True), data, tmp_path / "run")
+@pytest.fixture(scope="module")
+def made(make_config: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, its data, and pictures of another program; only to be copied."""
+    path = tmp_path_factory.mktemp("made") / "place"
+    data = write_data(path / "data", count=48)
+    write_data(path / "gray", count=48, channels=1)
+    write_data(path / "small", count=48, resolution=8)
+    train(replace(make_config(), mirror=True), data, path / "run")
+    (path / "pictures").mkdir()
     for i, image in enumerate(data.read(np.arange(20), 16)):
-        path = tmp_path / "pictures" / f"{i:02d}.png"
-        path.parent.mkdir(exist_ok=True)
-        write_png(path, to_pil(image))
+        write_png(path / "pictures" / f"{i:02d}.png", to_pil(image))
+    return path
+
+
+@pytest.fixture
+def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return tmp_path
 
 

@@ -44,15 +44,23 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(make_config: Any) -> TrainConfig:
     return make_config(resolution=8)
 
 
+@pytest.fixture(scope="module")
+def made(config: TrainConfig, data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, only to be copied."""
+    out = tmp_path_factory.mktemp("made") / "run"
+    train(config, data, out)
+    return out
+
+
 @pytest.fixture
-def trained(config: TrainConfig, data: Any, tmp_path: Path) -> Path:
-    train(config, data, tmp_path / "run")
-    return tmp_path / "run"
+def trained(made: Path, tmp_path: Path) -> Path:
+    """The test's own."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def measurement(nimg: int, values: dict[str, float], metric: str = "swd", protocol: str = "p") -> str:

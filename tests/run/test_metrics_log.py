@@ -19,6 +19,13 @@ from progan.training import fit_to_data, train
 pytestmark = pytest.mark.usefixtures("few_directions")
 
 
+@pytest.fixture(autouse=True)
+def _no_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture, which is drawn anew at every measurement, takes longer than all else, and is looked at in one."""
+    if "the_plot" not in request.node.name:
+        monkeypatch.setattr("progan.run.metrics_log.plot_metrics", lambda folder: None)
+
+
 @pytest.fixture
 def measured(make_config: Any) -> TrainConfig:
     return make_config(metrics="swd, ms_ssim", metrics_nimg=40, metrics_images=16)
@@ -79,7 +86,7 @@ def test_a_run_is_saved_when_it_cannot_be_measured(
         raise error
 
     data, config = make_data(count=32), replace(measured, checkpoint_nimg=1000)
-    train(config, data, tmp_path / "straight")
+    train(replace(config, metrics=""), data, tmp_path / "straight")
     with monkeypatch.context() as patch:
         patch.setattr(RunMetrics, "measure", measure)
         saved = "the run is saved at 0.0 kimg, where the same command continues"

@@ -1,7 +1,4 @@
-"""A run that was stopped, however it was stopped, ends in the very bits of one that was not.
-
-Run as a program, this file starts runs on request, each in a fork of a process that has PyTorch imported already.
-"""
+"""A run that was stopped, however it was stopped, ends in the very bits of one that was not."""
 
 import io
 import json
@@ -12,9 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +19,11 @@ import pytest
 import torch
 from torch import Tensor
 
+import progan.__main__
 import progan.cli
 import progan.images
 import progan.run.log
+import progan.run.metrics_log
 import progan.run.minibatches
 import progan.run.state
 import progan.support.files
@@ -33,6 +31,7 @@ import progan.weights
 from progan.data.store.pyramid import ImagePyramid
 from progan.run.minibatches import Minibatches
 from progan.run.state import checkpoints
+from tests.processes import quick_process
 
 pytestmark = [
     pytest.mark.slow,
@@ -51,25 +50,6 @@ FLAGS = shlex.split(
 # The other process
 
 
-def serve() -> None:
-    """Read jobs from standard input, one a line; answer each with how its process ended."""
-    for line in sys.stdin:
-        job = json.loads(line)
-        start = time.perf_counter()
-        pid = os.fork()
-        if pid == 0:
-            run_job(job)
-        killer = threading.Timer(job["kill_after"], os.kill, (pid, signal.SIGKILL)) if "kill_after" in job else None
-        if killer:
-            killer.start()
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)  # not yet reaped, so that no other process gets its number
-        if killer:
-            killer.cancel()
-            killer.join()
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps({"code": code, "seconds": time.perf_counter() - start}), flush=True)
-
-
 def run_job(job: dict[str, Any]) -> None:
     """Train as the command line does, with an accident on the way; never returns."""
     code = 1
@@ -78,10 +58,14 @@ def run_job(job: dict[str, Any]) -> None:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         torch.set_num_threads(1)
+        progan.run.metrics_log.plot_metrics = lambda folder: None  # a second each
         if "write" in job:
             die_writing(job["write"], job["when"])
         if "nimg" in job:
             happen_at(job["nimg"], job)
+        if "console" in job:
+            sys.argv = ["progan", "train", *job["flags"]]
+            progan.__main__.main()
         code = progan.cli.main(["train", *job["flags"]])
     except SystemExit as error:
         code = int(error.code or 0)
@@ -151,33 +135,29 @@ class Runner:
 
     def __init__(self, folder: Path, data: Path) -> None:
         self.folder, self.data = folder, data
-        self.server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
 
     def flags(self, name: str, *more: str, data: Path | None = None) -> list[str]:
         return [*FLAGS, "--data", str(data or self.data), "--out", str(self.folder / name), *more]
 
-    def __call__(self, name: str, *more: str, data: Path | None = None, **accident: Any) -> Outcome:
-        log = self.folder / f"{name}.log"
-        job = {"flags": self.flags(name, *more, data=data), "log": str(log), **accident}
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        self.server.stdin.write(json.dumps(job) + "\n")
-        self.server.stdin.flush()
-        return Outcome(text=log.read_text() if (reply := json.loads(self.server.stdout.readline())) else "", **reply)
+    def start(self, name: str, *more: str, data: Path | None = None, log: Path | None = None, **accident: Any) -> Any:
+        """The process, just started; what it says is in `log`, or name.log."""
+        job = {"flags": self.flags(name, *more, data=data), "log": str(log or self.folder / f"{name}.log")}
+        return quick_process(run_job, job | accident)
 
-    def close(self) -> None:
-        assert self.server.stdin is not None
-        self.server.stdin.close()
-        self.server.wait(60)
+    def __call__(self, name: str, *more: str, kill_after: float | None = None, **how: Any) -> Outcome:
+        start = time.perf_counter()
+        process = self.start(name, *more, **how)
+        process.join(kill_after)
+        process.kill()
+        process.join()
+        seconds = time.perf_counter() - start
+        log = self.folder / f"{name}.log"
+        return Outcome(process.exitcode, log.read_text() if log.exists() else "", seconds)
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory, data: ImagePyramid) -> Iterator[Runner]:
-    runner = Runner(tmp_path_factory.mktemp("runs"), data.path)
-    yield runner
-    runner.close()
+def runner(tmp_path_factory: pytest.TempPathFactory, data: ImagePyramid) -> Runner:
+    return Runner(tmp_path_factory.mktemp("runs"), data.path)
 
 
 @pytest.fixture(scope="module")
@@ -235,10 +215,10 @@ def console(runner: Runner, name: str, **how: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, **how)
 
 
-def wait_for(process: subprocess.Popen[str], file: Path) -> None:
+def wait_for(ended: Callable[[], bool], file: Path) -> None:
     """Until there is something in the file, or the process has ended."""
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None and not (file.exists() and file.read_bytes()):
+    while time.monotonic() < deadline and not ended() and not (file.exists() and file.read_bytes()):
         time.sleep(0.01)
 
 
@@ -339,7 +319,7 @@ def test_a_run_asked_to_stop_saves_at_once(runner: Runner, straight: tuple[Path,
 
 def test_the_console_command_stops_at_a_signal_from_outside(runner: Runner, straight: tuple[Path, float]) -> None:
     process = console(runner, "console", stderr=subprocess.PIPE)
-    wait_for(process, runner.folder / "console" / "stats.jsonl")
+    wait_for(lambda: process.poll() is not None, runner.folder / "console" / "stats.jsonl")
     process.terminate()
     text = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signal.SIGTERM, text
@@ -352,27 +332,34 @@ def test_a_second_and_a_third_signal_end_a_run_without_a_traceback(
     runner: Runner, straight: tuple[Path, float], number: int
 ) -> None:
     name = f"impatient-{number}"
-    process = console(runner, name, stderr=subprocess.PIPE)
-    wait_for(process, runner.folder / name / "stats.jsonl")
+    process = runner.start(name, console=True)
+    wait_for(lambda: not process.is_alive(), runner.folder / name / "stats.jsonl")
     for _ in range(3):
-        process.send_signal(number)
+        if process.is_alive():
+            os.kill(process.pid, number)
         time.sleep(0.001)
-    text = process.communicate(timeout=60)[1]
-    assert process.returncode in (130, 128 + number), text  # a second signal interrupts
+    process.join(60)
+    text = (runner.folder / f"{name}.log").read_text()
+    assert process.exitcode in (130, 128 + number), text  # a second signal interrupts
     assert "Traceback" not in text
     finish(runner, name, straight)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
-@pytest.mark.parametrize("how", ["the reader goes", "full"])
-def test_a_run_goes_on_when_its_output_cannot_be_shown(runner: Runner, straight: tuple[Path, float], how: str) -> None:
-    with Path("/dev/full").open("w") as full:
-        process = console(runner, how, stderr=full if how == "full" else subprocess.PIPE)
-    if process.stderr is not None:
-        assert process.stderr.readline().startswith("starting at 0.0 of 0.15 kimg")
-        process.stderr.close()
+def test_a_run_goes_on_when_the_reader_of_its_output_goes(runner: Runner, straight: tuple[Path, float]) -> None:
+    process = console(runner, "unread", stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("starting at 0.0 of 0.15 kimg")
+    process.stderr.close()
     assert process.wait(60) == 0
-    check_same(runner.folder / how, straight[0])
+    check_same(runner.folder / "unread", straight[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no such device")
+def test_a_run_goes_on_when_its_output_is_on_a_full_disk(runner: Runner, straight: tuple[Path, float]) -> None:
+    process = runner.start("full", console=True, log=Path("/dev/full"))
+    process.join(60)
+    assert process.exitcode == 0
+    check_same(runner.folder / "full", straight[0])
 
 
 def test_a_data_set_that_is_cut_under_a_run_ends_it_with_a_sentence(
@@ -495,7 +482,3 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(runner: Runner, fin
     left.write_bytes(b"half a checkpoint")
     assert runner(finished.name).code == 0
     assert not left.exists()
-
-
-if __name__ == "__main__":
-    serve()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from progan.config import TrainConfig
+from progan.data.store.pyramid import ImagePyramid
 from progan.run.start import kept_checkpoint, read_start, start_from
 from progan.run.state import TrainState
 from progan.support.errors import ConfigError, RunError
@@ -19,12 +20,13 @@ from progan.weights import save_network
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def run(make_data: Any, make_config: Any, tmp_path: Path) -> tuple[Path, TrainConfig]:
-    """A finished run at 16x16, and its config; it kept a checkpoint every 32 images, beside its newest two."""
-    config = make_config(seed=5, keep_every_nimg=32)
-    train(config, make_data("before"), tmp_path / "source")
-    return tmp_path / "source", config
+@pytest.fixture(scope="module")
+def run(data: ImagePyramid, make_config: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainConfig]:
+    """A finished run at 16x16, and its config, only to be read; it kept a checkpoint every 32 images, beside its newest
+    two."""
+    config, out = make_config(seed=5, keep_every_nimg=32), tmp_path_factory.mktemp("start") / "source"
+    train(config, data, out)
+    return out, config
 
 
 def weights_of(state: TrainState) -> dict[str, dict[str, Tensor]]:

@@ -1,6 +1,6 @@
 """Several processes that torchrun started do what one does: shares of minibatches, gradients, stops and continuations.
 
-Run by torchrun, this file takes training steps and writes down their gradients.
+Where torchrun itself is not the point, the processes are quick ones, which find in their environment what it tells.
 """
 
 import os
@@ -8,7 +8,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,17 +21,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+import progan.__main__
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.layers import minibatch_stddev
 from progan.networks import Generator
 from progan.run.minibatches import read_reals
-from progan.run.state import TrainState
+from progan.run.state import TrainState, checkpoints
 from progan.run.team import ALONE, Team, check_shares, join_team
 from progan.schedule import Schedule
 from progan.step import train_step
 from progan.support.errors import ConfigError
 from progan.training import train
+from tests.processes import quick_process
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
@@ -82,8 +86,49 @@ def check_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         assert torch.allclose(found[key], value, rtol=1e-3, atol=1e-5 * float(value.abs().max())), key
 
 
-def torchrun(*command: str, **how: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, timeout=300, **how)
+def torchrun(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, timeout=300)
+
+
+def together(size: int, task: Callable[..., object], *what: object) -> list[tuple[int, str]]:
+    """How each of so many processes ended that are at task(*what) as torchrun starts them, and what it said."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [Path(folder) / str(rank) for rank in range(size)]
+        members = [quick_process(member, rank, size, store.port, log, task, *what) for rank, log in enumerate(logs)]
+        for process in members:
+            process.join(100)
+        return [(process.exitcode, log.read_text()) for process, log in zip(members, logs, strict=True)]
+
+
+def member(rank: int, size: int, port: int, log: Path, task: Callable[..., object], *what: object) -> None:
+    """One of them."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "TORCHELASTIC_RUN_ID": "x"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    task(*what)
+
+
+def command(words: list[str], most_bytes: int | None = None) -> None:
+    """The console command; no file may have more bytes."""
+    if most_bytes is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    sys.argv = ["progan", *words]
+    progan.__main__.main()
+
+
+def take_steps(path: Path, out: Path) -> None:
+    """Of every case, written down."""
+    data = ImagePyramid.open(path)
+    with join_team(torch.device("cpu")) as team:
+        assert team.size == 2
+        assert team.largest(team.rank) == 1
+        assert team.first(lambda: os.getpid()) == team.first(lambda: os.getpid())
+        torch.save({name: one_step(config, data, team) for name, config in CASES.items()}, out / f"{team.rank}.pt")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -115,10 +160,7 @@ def shared_steps(
 ) -> dict[str, list[dict[str, Tensor]]]:
     """What each of two processes found in each case."""
     out = tmp_path_factory.mktemp("steps")
-    done = torchrun(
-        __file__, str(labelled.path), str(out), env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    )
-    assert done.returncode == 0, done.stderr
+    assert together(2, take_steps, labelled.path, out) == [(0, "")] * 2
     parts = [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
     return {name: [part[name] for part in parts] for name in CASES}
 
@@ -229,23 +271,11 @@ def test_alone_without_torchrun() -> None:
 
 
 FLAGS = shlex.split(
-    "--resolution 16 --g.fmap-base 32 --d.fmap-base 32 --g.fmap-max 16 --d.fmap-max 16 --stable-kimg 0.2"
-    " --fade-kimg 0.2 --total-kimg 1.6 --batch 16 --tick-nimg 16 --snapshot-nimg 800 --checkpoint-kimg 10 --precision"
+    "--resolution 16 --g.fmap-base 32 --d.fmap-base 32 --g.fmap-max 16 --d.fmap-max 16 --stable-kimg 0.1"
+    " --fade-kimg 0.1 --total-kimg 0.8 --batch 16 --tick-nimg 16 --snapshot-nimg 400 --checkpoint-kimg 10 --precision"
     " fp32 --device cpu"
 )
-
-
-TRAIN = ["--module", "progan", "train", *FLAGS]
-
-
-@pytest.fixture(scope="module")
-def shared_run(data: ImagePyramid, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two processes that nothing stopped."""
-    out = tmp_path_factory.mktemp("shared") / "straight"
-    done = torchrun(*TRAIN, "--data", str(data.path), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("done: ") == 1  # the first process speaks for both
-    return out
+TRAIN = ["train", *FLAGS]
 
 
 def wait_for_lock(folder: Path) -> None:
@@ -263,26 +293,28 @@ def wait_for_lock(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
-def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(
-    data: ImagePyramid, shared_run: Path, tmp_path: Path, name: str
-) -> None:
-    """SIGKILL is for torchrun alone: what it started saves and ends by itself."""
-    stopped = tmp_path / "stopped"
-    command = [*TRAIN, "--data", str(data.path), "--out", str(stopped)]
-    process = subprocess.Popen([*TORCHRUN, *command], stderr=subprocess.DEVNULL)
-    while not (stopped / "stats.jsonl").exists() or len((stopped / "stats.jsonl").read_text().splitlines()) < 20:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(getattr(signal, name))
-    assert process.wait(100) != 0
-    wait_for_lock(stopped)
-    (checkpoint,) = (stopped / "checkpoints").glob("*.pt")
-    assert 0 < int(checkpoint.stem.removeprefix("checkpoint-")) < 1600
-    done = torchrun(*command)
-    assert done.returncode == 0, done.stderr
-    for file in ("stats.jsonl", "generator.safetensors", "fakes-000001600.png"):
-        assert (stopped / file).read_bytes() == (shared_run / file).read_bytes(), file
+def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(data: ImagePyramid, tmp_path: Path) -> None:
+    """However it was stopped. SIGKILL is for torchrun alone: what it started saves and ends by itself."""
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    train, reached = [*TRAIN, "--data", str(data.path), "--out"], 0
+    for number, lines in ((signal.SIGTERM, 5), (signal.SIGHUP, 15), (signal.SIGKILL, 25)):
+        process = subprocess.Popen([*TORCHRUN, "--module", "progan", *train, str(stopped)], stderr=subprocess.DEVNULL)
+        while not (stopped / "stats.jsonl").exists() or (stopped / "stats.jsonl").read_text().count("\n") < lines:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(100) != 0
+        wait_for_lock(stopped)
+        saved = int(checkpoints(stopped / "checkpoints")[-1].stem.removeprefix("checkpoint-"))
+        assert reached < saved < 800
+        reached = saved
+    for out in (straight, stopped):
+        (code, said), other = together(2, command, [*train, str(out)])
+        assert code == 0, said
+        assert said.count("done: ") == 1
+        assert other == (0, "")  # the first process speaks for both
+    for file in ("stats.jsonl", "generator.safetensors", "fakes-000000800.png"):
+        assert (stopped / file).read_bytes() == (straight / file).read_bytes(), file
 
 
 @pytest.mark.slow
@@ -298,15 +330,13 @@ def test_a_shared_run_that_was_stopped_ends_in_the_same_bits(
 def test_when_the_first_process_refuses_the_others_end_without_a_word(
     data: ImagePyramid, tmp_path: Path, processes: int, flags: list[str], sentence: str
 ) -> None:
-    resource = pytest.importorskip("resource", reason="this system limits no file sizes")
-    how = ["--nproc-per-node", str(processes)]
-    command = [*how, *TRAIN, "--data", str(data.path), "--out", str(tmp_path / "run"), *flags]
-    most = (100_000, 100_000)  # bytes of a file, of which a checkpoint has more
-    done = torchrun(*command, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, most))
-    of_progan, _, of_torchrun = done.stderr.partition("Traceback")
-    assert of_progan.count(sentence) == 1, done.stderr
-    assert 'File "' not in of_progan
-    assert of_torchrun.count("exitcode  : 2 ") == processes, done.stderr
+    pytest.importorskip("resource", reason="this system limits no file sizes")
+    words = [*TRAIN, "--data", str(data.path), "--out", str(tmp_path / "run"), *flags]
+    (code, said), *others = together(processes, command, words, 100_000)  # of which a checkpoint has more
+    assert code == 2
+    assert said.count(sentence) == 1, said
+    assert "Traceback" not in said
+    assert others == [(2, "")] * (processes - 1)
 
 
 def test_a_process_that_torchrun_left_alone_asks_to_stop() -> None:
@@ -332,21 +362,10 @@ def test_a_refused_run_ends_at_once_with_one_sentence(data: ImagePyramid, tmp_pa
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("mine")
     start = time.monotonic()
-    done = torchrun(*TRAIN, "--data", str(data.path), "--out", str(tmp_path / "full"))
+    done = torchrun("--module", "progan", *TRAIN, "--data", str(data.path), "--out", str(tmp_path / "full"))
     assert done.returncode != 0
-    assert done.stderr.count("is not empty and holds no run") == 1
     assert time.monotonic() - start < 60
-
-
-def main() -> None:
-    data, out = ImagePyramid.open(sys.argv[1]), Path(sys.argv[2])
-    torch.set_num_threads(1)
-    with join_team(torch.device("cpu")) as team:
-        assert team.size == 2
-        assert team.largest(team.rank) == 1
-        assert team.first(lambda: os.getpid()) == team.first(lambda: os.getpid())
-        torch.save({name: one_step(config, data, team) for name, config in CASES.items()}, out / f"{team.rank}.pt")
-
-
-if __name__ == "__main__":
-    main()
+    of_progan, _, of_torchrun = done.stderr.partition("Traceback")
+    assert of_progan.count("is not empty and holds no run") == 1, done.stderr
+    assert 'File "' not in of_progan
+    assert of_torchrun.count("exitcode  : 2 ") == 2, done.stderr

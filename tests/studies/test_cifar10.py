@@ -326,6 +326,7 @@ def test_the_table_of_what_is_there(
     assert "| metric | images | seed 1 | reals |" in (place / "out" / "table.md").read_text()
 
 
+@pytest.mark.usefixtures("in_this_process", "few_directions")
 def test_from_data_to_table(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCALES, "small", replace(TINY, metrics="ms_ssim"))
     first = cifar10(Path("data"), Path("out"), device="cpu")

@@ -42,11 +42,6 @@ def experiment(data: ImagePyramid, make_config: Any, tmp_path: Path) -> Experime
     return Experiment("one", config, data.path, tmp_path / "one", Look())
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(Path(__file__).parents[2])
-
-
 def done(experiment: Experiment) -> dict[str, Any]:
     """The record of one experiment, which is run if need be."""
     (record,) = run_experiments([experiment], quiet=True).records
@@ -58,7 +53,10 @@ def asked(experiment: Experiment) -> int:
     return len((experiment.folder / "asked").read_text())
 
 
-def test_runs_are_trained_and_measured_once(experiment: Experiment, tmp_path: Path) -> None:
+def test_runs_are_trained_and_measured_once_in_processes_side_by_side(
+    experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # the workers find this file
     longer = replace(experiment.config, schedule=replace(experiment.config.schedule, total_nimg=40), seed=1)
     two = replace(experiment, name="two", config=longer, folder=tmp_path / "two")
     outcome = run_experiments([experiment, two], Place(jobs=2), quiet=True)
@@ -72,16 +70,21 @@ def test_runs_are_trained_and_measured_once(experiment: Experiment, tmp_path: Pa
     assert (asked(experiment), asked(two)) == (1, 1)
     assert trained_nimg(RunFolder(two.folder)) == 40
 
-    # Another measure, a longer run and a damaged record are measured anew; the same run goes on.
+
+@pytest.mark.usefixtures("in_this_process")
+def test_another_measure_a_longer_run_and_a_damaged_record_are_measured_anew(experiment: Experiment) -> None:
+    first = done(experiment)
     other = replace(experiment, measure=Look("size"))
-    assert "size" in done(other)
+    assert done(other)["size"] == first["bytes"]
     on = replace(other, config=replace(other.config, schedule=replace(other.config.schedule, total_nimg=32)))
-    assert done(on)["nimg"] == 32
-    (two.folder / "result.json").write_text("{")
-    assert done(two)["bytes"] == first[1]["bytes"]
-    assert (asked(experiment), asked(two)) == (3, 2)
+    assert done(on)["nimg"] == 32  # the same run goes on
+    assert "continuing at" in (on.folder / "log.txt").read_text()
+    (on.folder / "result.json").write_text("{")
+    assert done(on)["size"] == first["bytes"]
+    assert asked(experiment) == 4
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_record_stands_where_nothing_but_the_device_or_an_unsaid_number_format_differs(
     experiment: Experiment,
 ) -> None:
@@ -96,6 +99,7 @@ def test_a_record_stands_where_nothing_but_the_device_or_an_unsaid_number_format
     assert replace(experiment, config=replace(experiment.config, precision="bf16")).record() is None
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_study_keeps_the_number_format_of_its_first_run(
     experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +111,7 @@ def test_a_study_keeps_the_number_format_of_its_first_run(
     assert study_precision(experiment.folder.parent, "cpu") == "fp32"
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_run_that_fails_does_not_stop_the_others(experiment: Experiment, tmp_path: Path) -> None:
     folder = tmp_path / "taken"
     folder.mkdir()

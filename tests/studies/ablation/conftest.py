@@ -1,11 +1,13 @@
 """The ablation study at a scale of seconds."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from progan.config import GeneratorConfig
+from progan.studies.ablation import step_costs
 from progan.studies.ablation.rows import SCALES
 from progan.studies.rows import Scale
 from tests.conftest import write_data
@@ -31,5 +33,11 @@ def faces(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch, few_directions: None) -> None:
+def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are timed once, for tests of what becomes of the times."""
+    monkeypatch.setattr(step_costs, "measure_costs", partial(step_costs.measure_costs, rounds=1))
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch, few_directions: None, in_this_process: None, one_round: None) -> None:
     monkeypatch.setitem(SCALES, "small", TINY)

@@ -13,13 +13,17 @@ from pathlib import Path
 
 import pytest
 
+import progan.__main__
+import progan.metrics.suite
 from progan.cli import main
+from progan.metrics.sliced_wasserstein import SwdProtocol
 from progan.studies.ablation.rows import ROWS, SCALES, chosen_rows
 from progan.studies.ablation.study import Study
 from progan.studies.ablation.time_to_quality import time_to_quality
 from progan.support.device import processor
 from progan.support.run_files import RunFolder
 from tests.conftest import write_data
+from tests.processes import quick_pools, quick_process
 from tests.studies.ablation.conftest import TINY
 
 
@@ -91,25 +95,29 @@ def test_the_report_is_of_what_is_there(
     assert "Not there yet: g, seed 0; g-ungrown, seed 0." in capsys.readouterr().out
 
 
-def command(faces: Path, out: Path, rows: str) -> list[str]:
-    """progan ablate at the tiny scale, in a process of its own."""
-    code = (
-        "import sys, progan.studies.ablation.rows as rows, tests.studies.ablation.test_study as test;"
-        "rows.SCALES['small'] = test.TINY; from progan.__main__ import main; main()"
-    )
-    options = ["--data", str(faces), "--out", str(out), "--rows", rows, "--jobs", "2"]
-    return [sys.executable, "-c", code, "ablate", *options]
+COMMAND = "import sys, progan.studies.ablation.rows as rows, tests.studies.ablation.test_study as test;" \
+    "rows.SCALES['small'] = test.TINY; from progan.__main__ import main; main()"  # fmt: skip
+ROOT = Path(__file__).parents[3]
 
 
-def finish(argv: list[str]) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, cwd=Path(__file__).parents[3])
-    assert done.returncode == 0, done.stderr
+def words(faces: Path, out: Path, rows: str, jobs: int) -> list[str]:
+    return ["ablate", "--data", str(faces), "--out", str(out), "--rows", rows, "--jobs", str(jobs)]
+
+
+def study_process(words: list[str]) -> None:
+    """progan ablate at the tiny scale in this process, a quick one; its workers are forks of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        quick_pools(patch)
+        patch.setitem(SCALES, "small", TINY)
+        patch.setattr(progan.metrics.suite, "SWD", SwdProtocol(directions=16))
+        patch.setattr(sys, "argv", ["progan", *words])
+        progan.__main__.main()
 
 
 @pytest.mark.slow
-def test_a_study_that_is_killed_and_run_again_ends_the_same(faces: Path, tmp_path: Path) -> None:
+def test_a_study_that_is_killed_and_run_again_ends_the_same(tiny: None, faces: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(command(faces, whole, "b,e*"))
+    assert main(words(faces, whole, "b,e*", 1)) == 0
     rows = killed / "rows"
     moments: list[tuple[int, Callable[[], bool]]] = [
         (signal.SIGKILL, (rows / "b-seed0/config.json").exists),
@@ -120,17 +128,16 @@ def test_a_study_that_is_killed_and_run_again_ends_the_same(faces: Path, tmp_pat
     ]
     stopped = []
     for number, reached in moments:
-        process = subprocess.Popen(
-            command(faces, killed, "b,e*"), stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3]
-        )
-        while process.poll() is None and not reached():
+        process = quick_process(study_process, words(faces, killed, "b,e*", 2))
+        while process.is_alive() and not reached():
             time.sleep(0.002)
         os.kill(process.pid, number)
-        stopped.append(process.wait())
+        process.join()
+        stopped.append(process.exitcode)
         while any_worker(killed):  # the orphans of a killed parent end by themselves
             time.sleep(0.05)
     assert stopped[:3] == [-signal.SIGKILL, -signal.SIGKILL, 128 + signal.SIGTERM]
-    finish(command(faces, killed, "b,e*"))
+    assert main(words(faces, killed, "b,e*", 1)) == 0
     assert (whole / "grid.png").read_bytes() == (killed / "grid.png").read_bytes()
     one, other = (without_times((out / "table.md").read_text()) for out in (whole, killed))
     assert one == other
@@ -143,8 +150,8 @@ def test_a_study_that_is_killed_and_run_again_ends_the_same(faces: Path, tmp_pat
 @pytest.mark.slow
 def test_a_study_that_is_stopped_begins_no_other_run(faces: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
-    argv = [*command(faces, out, "c,e*,g"), "--jobs", "1"]
-    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[3])
+    argv = [sys.executable, "-c", COMMAND, *words(faces, out, "c,e*,g", 1)]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL, cwd=ROOT)
     while process.poll() is None and not any(path.stat().st_size for path in out.glob("rows/*/stats.jsonl")):
         time.sleep(0.002)
     process.terminate()

@@ -57,7 +57,7 @@ def test_every_phase_is_timed_by_real_steps(make_config: Any) -> None:
     assert costs[2].flops < costs[1].flops < 1.1 * costs[2].flops  # a fade computes the colours of both
 
 
-def test_kept_costs_are_measured_once_with_one_thread(make_config: Any, tmp_path: Path) -> None:
+def test_kept_costs_are_measured_once_with_one_thread(make_config: Any, tmp_path: Path, one_round: None) -> None:
     config = make_config(schedule={"stable_nimg": 40, "fade_nimg": 24, "total_nimg": 300, "batch": {4: 8}})
     path, threads = tmp_path / "step-costs.json", torch.get_num_threads()
     torch.set_num_threads(2)

@@ -394,6 +394,7 @@ def test_a_folder_holds_one_scale_and_data_set(place: Path, stacks: ImagePyramid
         recover_modes(stacks.path, Path("out"), "paper")
 
 
+@pytest.mark.usefixtures("in_this_process")
 def test_a_whole_study_trains_measures_and_is_not_done_twice(place: Path, stacks: ImagePyramid) -> None:
     def study() -> dict[str, Any]:
         variants = ("wgan-gp", "progressive")
