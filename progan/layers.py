@@ -97,7 +97,9 @@ def minibatch_stddev(x: Tensor, group: int, sets: int = 1) -> Tensor:
         rows, last = y[:, : (g - 1) * m].view(sets, g - 1, m, -1), y[:, None, (g - 1) * m :]
         longer = last.shape[2]  # groups with one image more
         groups = [torch.cat([rows[:, :, :longer], last], dim=1), rows[:, :, longer:]]
-    stds = [(images.var(1, correction=0) + 1e-8).sqrt().mean(-1) for images in groups]  # biased: within the group only
+    # Biased: within the group only. (torch.var takes 20 times as long here.)
+    centred = [images - images.mean(1, keepdim=True) for images in groups]
+    stds = [(each.square().mean(1) + 1e-8).sqrt().mean(-1) for each in centred]
     std = stds[0] if len(stds) == 1 else torch.cat(stds, dim=1)  # [S, M]
     maps = std.to(x.dtype).repeat(1, g)[:, :count].reshape(n, 1, 1, 1).expand(-1, 1, h, w)
     return torch.cat([x, maps], dim=1)
