@@ -69,9 +69,7 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
         with torch.no_grad():
             fakes = state.g(inputs["z"], y, resolution=phase.resolution, alpha=alpha)
         critic, seen = _critic(state, phase, inputs)
-        reals = reals.contiguous(
-            memory_format=torch.channels_last
-        )  # as the fakes lie, so that D need not lay them anew
+        reals = reals.contiguous(memory_format=torch.channels_last)  # as the fakes lie
         if config.loss.kind == "wgan-gp":
             return _Loss(
                 wgan_gp_d(

@@ -163,6 +163,23 @@ def test_whose_optimizer_is_reset(make_config: Any, whose: str, forgets: set[str
     assert {name for name in ("g", "d") if not steps_of(getattr(state, f"{name}_optimizer"))} == forgets
 
 
+def test_moments_may_have_been_saved_in_any_order_of_memory(trained: TrainState, tmp_path: Path) -> None:
+    """Older runs' lay as they were made, not as their weights do, and the fused Adam walks through both."""
+    saved = trained.save(tmp_path)
+    for optimizer in (trained.g_optimizer, trained.d_optimizer):
+        for kept in optimizer.state.values():
+            for name in ("exp_avg", "exp_avg_sq"):
+                kept[name] = kept[name].contiguous()
+    older = trained.save(tmp_path / "older")
+    ended = []
+    for path in (saved, older):
+        state = TrainState.create(trained.config, CPU)
+        state.load(path)
+        step(state)
+        ended.append(content(state))
+    assert same(*ended)
+
+
 def steps_of(optimizer: torch.optim.Optimizer) -> set[float]:
     """How many steps its moments are of, each weight's that are of any."""
     return {float(kept["step"]) for kept in optimizer.state.values()} - {0.0}
