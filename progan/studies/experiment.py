@@ -74,7 +74,10 @@ class Experiment:
             if fields["precision"] == "auto":  # of a time when a record did not say what that had come to
                 fields["precision"] = read_config(RunFolder(self.folder), "")[0].precision
             saved["key"]["measure"][1].pop("device", None)  # of a time when it was part of the key
-            return saved["record"] if saved["key"] == self.key() else None
+            own = self.key()
+            newer = own["config"].keys() - fields.keys()  # fields that there were not yet, and so as by default
+            saved["key"]["config"] |= {name: value for name, value in flat_fields(TrainConfig()) if name in newer}
+            return saved["record"] if saved["key"] == own else None
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RunError):
             return None
 

@@ -95,8 +95,11 @@ def test_a_record_stands_where_nothing_but_the_device_or_an_unsaid_number_format
     saved["key"]["config"]["precision"] = "auto"  # as it was written before; the run began in fp32
     saved["key"]["measure"][1]["device"] = "cuda"
     write_json(path, saved)
+    del saved["key"]["config"]["deterministic"]  # which older versions did not have
+    write_json(path, saved)
     assert experiment.record() == record
     assert replace(experiment, config=replace(experiment.config, precision="bf16")).record() is None
+    assert replace(experiment, config=replace(experiment.config, deterministic=True)).record() is None
 
 
 @pytest.mark.usefixtures("in_this_process")
