@@ -126,7 +126,7 @@ def test_a_run_that_fails_does_not_stop_the_others(experiment: Experiment, tmp_p
     assert outcome.missing == ["bad", "worse"]
     with pytest.raises(RunError) as raised:
         outcome.check()
-    one, other = str(raised.value).splitlines()  # each that failed is named
+    one, other = sorted(str(raised.value).splitlines())  # each that failed is named, as they came to an end
     assert (one.partition(": ")[0], other.partition(": ")[0]) == ("bad", "worse")
     assert "taken: is not empty" in one
 
