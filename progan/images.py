@@ -31,8 +31,16 @@ def nearest_up(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
+def is_fading(alpha: float | Tensor) -> bool:
+    """Whether a new block is blended in; a tensor is not looked at, for that would wait for the device."""
+    return isinstance(alpha, Tensor) or alpha < 1.0
+
+
 def blend(old: Tensor, new: Tensor, alpha: float | Tensor) -> Tensor:
-    """old + (new - old) alpha, the fade of a new block (figure 2); alpha: 0 to 1, a number or a float32 scalar."""
+    """old + (new - old) alpha, the fade of a new block (figure 2).
+
+    old, new: one shape and dtype, which the result has; alpha: 0 to 1, a number or a float32 scalar.
+    """
     if isinstance(alpha, Tensor) and alpha.dtype != new.dtype:
         return torch.lerp(old.to(alpha.dtype), new.to(alpha.dtype), alpha).to(new.dtype)  # alpha is not to be rounded
     return torch.lerp(old, new, alpha)
@@ -43,6 +51,8 @@ def fade_reals(images: Tensor, alpha: float | Tensor) -> Tensor:
 
     images: [N, C, R, R]; alpha: 0 shows what R / 2 can show, 1 the images themselves.
     """
+    if not is_fading(alpha):
+        return images
     return blend(nearest_up(box_down(images)), images, alpha)
 
 

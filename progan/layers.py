@@ -39,10 +39,14 @@ def shared_kernels() -> Iterator[None]:
         _shared.reset(token)
 
 
-def scale_together(layers: "Sequence[EqualizedLinear | EqualizedConv2d]") -> None:
-    """In `shared_kernels`, scale what these layers have to scale, all at once, if that has not been done."""
+def scale_together(parts: Sequence[nn.Module]) -> None:
+    """In `shared_kernels`, scale what the layers of these parts have to scale, all at once; elsewhere do nothing."""
     shared = _shared.get()
-    if shared is not None and layers[0] not in shared.scaled:
+    if shared is None:
+        return
+    kinds = EqualizedLinear | EqualizedConv2d
+    layers = [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
+    if layers[0] not in shared.scaled:
         scaled = _Scaled.apply([layer.scale for layer in layers], *(layer.to_scale for layer in layers))
         shared.scaled.update(zip(layers, scaled, strict=True))
 
@@ -59,14 +63,12 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        wanted = zip(grads, ctx.scales, ctx.strides, ctx.needs_input_grad[1:], strict=True)
-        found = [(grad, scale, stride) for grad, scale, stride, needed in wanted if needed and grad is not None]
-        made = [grad.new_empty_strided(grad.shape, stride) for grad, _, stride in found]
-        torch._foreach_copy_(made, [grad for grad, _, _ in found])
-        torch._foreach_mul_(made, [scale for _, scale, _ in found])
-        rest = iter(made)
-        needs = zip(grads, ctx.needs_input_grad[1:], strict=True)
-        return None, *(next(rest) if needed and grad is not None else None for grad, needed in needs)
+        needed = zip(grads, ctx.needs_input_grad[1:], strict=True)
+        found = {i: grad for i, (grad, wanted) in enumerate(needed) if wanted and grad is not None}
+        made = {i: grad.new_empty_strided(grad.shape, ctx.strides[i]) for i, grad in found.items()}
+        torch._foreach_copy_(list(made.values()), list(found.values()))
+        torch._foreach_mul_(list(made.values()), [ctx.scales[i] for i in made])
+        return None, *map(made.get, range(len(grads)))
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -139,7 +141,7 @@ class EqualizedLinear(nn.Module):
         return self.weight
 
     def prepare(self, scaled: Tensor) -> Kernel:
-        """The weight, and a bias for every output. scaled: `to_scale` times the scale."""
+        """Weight [out, in], and a bias for every output, [out] or None. scaled: `to_scale` times the scale."""
         if self.bias is None or self.pixels == 1:
             return scaled, self.bias
         return scaled, self.bias.repeat_interleave(self.pixels)
@@ -174,10 +176,11 @@ class EqualizedConv2d(nn.Module):
         self.resample = resample
         if resample is not None:
             self.register_buffer("spread", spread_matrix(resample).t(), persistent=False)
-        # The weights lie in memory as the kernel will, so that to make it copies nothing.
-        order, back = ((1, 2, 3, 0), (3, 0, 1, 2)) if resample == "up" else ((0, 2, 3, 1), (0, 3, 1, 2))
+        # The weights lie in memory as the kernel will, so that to make it copies nothing: [out, k, k, in], or
+        # [in, k, k, out] for a transposed convolution.
+        self._order, back = ((1, 2, 3, 0), (3, 0, 1, 2)) if resample == "up" else ((0, 2, 3, 1), (0, 3, 1, 2))
         weight = torch.randn(outputs, inputs, kernel, kernel) * (std / self.scale)
-        self.weight = nn.Parameter(weight.permute(order).contiguous().permute(back))
+        self.weight = nn.Parameter(weight.permute(self._order).contiguous().permute(back))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,16 +194,15 @@ class EqualizedConv2d(nn.Module):
         return self.weight if self.resample is None else self.spread
 
     def prepare(self, scaled: Tensor) -> Kernel:
-        """The kernel as the convolution wants it: scaled, 4x4 if it resamples, channels last; and the bias.
+        """The scaled kernel as the convolution wants it, 4x4 if it resamples, channels last; the bias [out], or None.
 
-        scaled: `to_scale` times the scale.
+        [out, in, k, k], or [in, out, k, k] for "up"; both in autocast's dtype. scaled: `to_scale` times the scale.
         """
         bias = None if self.bias is None else self.bias.view(-1)  # a plain tensor, as the kernel is
         if self.resample is None:
             kernel = scaled
         else:
-            # [out, 9, in]; a transposed convolution wants [in, out, k, k].
-            rows = self.weight.permute((1, 2, 3, 0) if self.resample == "up" else (0, 2, 3, 1)).flatten(1, 2)
+            rows = self.weight.permute(self._order).flatten(1, 2)  # [out, 9, in], or [in, 9, out]
             with no_autocast(rows.device):
                 kernel = torch.bmm(scaled.expand(len(rows), -1, -1), rows).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
         if dtype := autocast_dtype(kernel.device):

@@ -3,7 +3,7 @@
 All resolutions are allocated at once, keyed by resolution, so that the names of the weights never change.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
-from progan.images import blend, box_down, nearest_up
+from progan.images import blend, box_down, is_fading, nearest_up
 from progan.layers import (
     ChannelNoise,
     EqualizedConv2d,
@@ -140,8 +140,7 @@ class Generator(nn.Module):
             if labels is None or labels.shape != (len(z), self.config.label_dim):
                 raise ValueError(f"labels: one-hot labels of shape [{len(z)}, {self.config.label_dim}] are needed")
             z = torch.cat([z, labels.to(z.dtype)], dim=1)
-        rgb = [self.to_rgb[str(r)] for r in ([resolution // 2] if is_fading(alpha) else []) + [resolution] if r >= 4]
-        scale_together(equalized([self.blocks[str(r)] for r in self.config.resolutions if r <= resolution] + rgb))
+        _scale_all(self.blocks, self.to_rgb, resolution, alpha)
         x = pixel_norm(z) if self.config.normalize_latent else z
         older = None
         for r in self.config.resolutions:
@@ -189,9 +188,7 @@ class Discriminator(nn.Module):
         shape = (self.config.channels, resolution, resolution)
         if images.shape[1:] != shape or len(images) % sets:
             raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
-        rgb = [self.from_rgb[str(r)] for r in ([resolution // 2] if is_fading(alpha) else []) + [resolution] if r >= 4]
-        blocks = [self.blocks[str(r)] for r in self.config.resolutions if 4 < r <= resolution]
-        scale_together(equalized([*rgb, *blocks, self.head]))
+        _scale_all(self.blocks, self.from_rgb, resolution, alpha, self.head)
         images = images.contiguous(memory_format=torch.channels_last)
         x = leaky_relu_(self.from_rgb[str(resolution)](images))
         for r in reversed(self.config.resolutions):
@@ -211,18 +208,20 @@ class Discriminator(nn.Module):
         return [*blocks, maps + (config.stddev_group > 0) + config.minibatch_kernels, maps]
 
 
-def equalized(parts: Iterable[nn.Module]) -> list[EqualizedLinear | EqualizedConv2d]:
-    """The layers of these parts whose weights are scaled."""
-    return [layer for part in parts for layer in part.modules() if isinstance(layer, EqualizedLinear | EqualizedConv2d)]
+def _scale_all(
+    blocks: nn.ModuleDict, rgb: nn.ModuleDict, resolution: int, alpha: float | Tensor, *others: nn.Module
+) -> None:
+    """Scale the layers at work at a resolution in one operation, where kernels are shared.
+
+    blocks, rgb: by resolution, the blocks and the layers to or from RGB, of which a fade needs two; others: always.
+    """
+    sizes = [r for r in map(int, rgb) if r <= resolution]
+    ends = sizes[-2:] if is_fading(alpha) else sizes[-1:]
+    scale_together([*(blocks[str(r)] for r in sizes if str(r) in blocks), *(rgb[str(r)] for r in ends), *others])
 
 
 def _unchanged(x: Tensor) -> Tensor:
     return x
-
-
-def is_fading(alpha: float | Tensor) -> bool:
-    """Whether a new block is blended in; a tensor is not looked at, for that would wait for the device."""
-    return isinstance(alpha, Tensor) or alpha < 1.0
 
 
 def check_stage(config: NetworkConfig, resolution: int | None, alpha: float | Tensor) -> int:

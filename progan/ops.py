@@ -203,6 +203,6 @@ class _UnitRms(torch.autograd.Function):
 
 
 def unit_rms(x: Tensor, eps: float) -> Tensor:
-    """x scaled by 1 / sqrt(mean(x^2) + eps), the mean over dimension 1. x: [N, C, ...]; returns the same shape."""
+    """x / sqrt(mean(x^2) + eps), the mean over dimension 1 (paper 4.2). x: [N, C, ...]; returns the same shape."""
     out: Tensor = _UnitRms.apply(x, eps)[0]
     return out

@@ -65,7 +65,7 @@ def _update_d(state: TrainState, reals: Tensor, labels: Tensor | None, phase: Ph
 
     def loss(inputs: Inputs) -> _Loss:
         y, alpha = inputs.get("labels"), inputs.get("alpha", 1.0)
-        reals = inputs["reals"] if isinstance(alpha, float) else fade_reals(inputs["reals"], alpha)
+        reals = fade_reals(inputs["reals"], alpha)
         with torch.no_grad():
             fakes = state.g(inputs["z"], y, resolution=phase.resolution, alpha=alpha)
         critic, seen = _critic(state, phase, inputs)

@@ -1,13 +1,13 @@
 """What a function does with tensors, recorded operation by operation and done again without Python's autograd."""
 
 import operator
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.weak import TensorWeakRef
 
 T = TypeVar("T")
@@ -20,29 +20,36 @@ class Recording(Generic[T]):
     backward passes as one list, and so the same bits, at a fraction of the overhead. What Python decided on the way
     stands, so nothing may depend on a tensor's values; what the function left in other places is not done again.
 
-    function: of the inputs alone; it returns tensors in tuples, lists and dicts, with None where there are none.
-    inputs: by name. lasting: tensors that it uses besides and whose place in memory stays, such as weights.
-    Raises RuntimeError if the function uses any other tensor from outside.
+    `record` makes one.
     """
 
-    def __init__(
-        self, function: Callable[[Mapping[str, Tensor]], T], inputs: Mapping[str, Tensor], lasting: Iterable[Tensor]
-    ) -> None:
-        known = list(lasting)
-        self._lasting = [tensor.detach() for tensor in known]
-        recorder = _Recorder([*inputs.values(), *known])
-        with recorder:
-            self.first = function(inputs)
-        found, self._shape = tree_flatten(self.first)
-        recorder.graph.output([recorder.node_of(each) if isinstance(each, Tensor) else None for each in found])
-        recorder.graph.eliminate_dead_code()
-        self._operations = fx.GraphModule({}, recorder.graph)
+    def __init__(self, operations: fx.GraphModule, lasting: Sequence[Tensor], shape: TreeSpec) -> None:
+        self._operations, self._lasting, self._shape = operations, lasting, shape
 
     def again(self, inputs: Mapping[str, Tensor]) -> T:
         """What the function would return for these inputs, named and shaped as those it was recorded with."""
         with torch.no_grad():
             found: T = tree_unflatten(self._operations(*inputs.values(), *self._lasting), self._shape)
         return found
+
+
+def record(
+    function: Callable[[Mapping[str, Tensor]], T], inputs: Mapping[str, Tensor], lasting: Iterable[Tensor]
+) -> tuple[T, Recording[T]]:
+    """What function(inputs) returns, and how to do it again.
+
+    function: of the inputs alone; it returns tensors in tuples, lists and dicts, with None where there are none.
+    inputs: by name. lasting: tensors that it uses besides and whose place in memory stays, such as weights.
+    Raises RuntimeError if the function uses any other tensor from outside.
+    """
+    known = list(lasting)
+    recorder = _Recorder([*inputs.values(), *known])
+    with recorder:
+        result = function(inputs)
+    found, shape = tree_flatten(result)
+    recorder.graph.output([recorder.node_of(each) if isinstance(each, Tensor) else None for each in found])
+    recorder.graph.eliminate_dead_code()
+    return result, Recording(fx.GraphModule({}, recorder.graph), [tensor.detach() for tensor in known], shape)
 
 
 class Recordings:
@@ -66,10 +73,8 @@ class Recordings:
         key = (key, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
         if key in self._made:
             return self._made[key].again(inputs)
-        self._made[key] = recording = Recording(function, inputs, lasting())
-        first: T = recording.first
-        del recording.first
-        return first
+        result, self._made[key] = record(function, inputs, lasting())
+        return result
 
 
 class _Recorder(TorchDispatchMode):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from progan.support.recording import Recording, Recordings
+from progan.support.recording import Recordings, record
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -35,7 +35,7 @@ def some(seed: int) -> dict[str, Tensor]:
 
 def test_done_again_it_is_what_the_function_gives() -> None:
     penalty = Penalty()
-    recording = Recording(penalty, some(0), penalty.layer.parameters())
+    _, recording = record(penalty, some(0), penalty.layer.parameters())
     assert penalty.calls == 1
     for seed in (0, 1):
         with torch.no_grad():  # weights that have moved since
@@ -52,7 +52,7 @@ def test_done_again_it_is_what_the_function_gives() -> None:
 
 def test_what_nobody_needs_is_not_done_again() -> None:
     penalty = Penalty()
-    recording = Recording(penalty, some(0), penalty.layer.parameters())
+    _, recording = record(penalty, some(0), penalty.layer.parameters())
     done = [node.target for node in recording._operations.graph.nodes]
     assert torch.ops.aten.mul_.Tensor in done
     assert torch.ops.aten.exp.default not in done
@@ -62,7 +62,7 @@ def test_what_nobody_needs_is_not_done_again() -> None:
 def test_a_tensor_from_outside_is_refused() -> None:
     stray = draw(3, 6)
     with pytest.raises(RuntimeError, match=r"a tensor of shape \(3, 6\) from outside"):
-        Recording(lambda inputs: inputs["x"] * stray, some(0), [])
+        record(lambda inputs: inputs["x"] * stray, some(0), [])
 
 
 def test_one_recording_for_each_key_and_shape_until_the_next_stage() -> None:
