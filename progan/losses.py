@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.ops import no_weight_gradients
+from progan.layers import Back, pulled_back
 
 
 class Critic(Protocol):
-    """images: [N, C, R, R], `sets` independent minibatches one after the other."""
+    """images: [N, C, R, R], `sets` independent minibatches one after the other. back: gets how a gradient [N, 1] of
+    the scores, of all of them or of the last ones, comes back to the images."""
 
-    def __call__(self, images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]: ...
 
 
 def wgan_gp_d(
@@ -37,15 +38,17 @@ def wgan_gp_d(
     which the gradient is taken; labels: one-hot [N, label_dim], of reals and fakes alike. gp_target: the wanted norm of
     the score's gradient over all pixels and channels of an image at this resolution. Returns float32 scalars.
     """
-    scores, logits = critic(torch.cat([reals, fakes]), sets=2)
-    real_scores, fake_scores = scores.chunk(2)
+    back = Back()
+    sets = [reals, fakes, *([torch.lerp(reals, fakes, mix)] if gp_weight else [])]
+    scores, logits = critic(torch.cat(sets), sets=len(sets), back=back)
+    real_scores, fake_scores, *mixed_scores = scores.chunk(len(sets))
     terms = {"wasserstein": fake_scores.mean() - real_scores.mean()}
     if drift:
-        terms["drift"] = drift * real_scores.square().mean()
+        terms["drift"] = drift * F.mse_loss(real_scores, torch.zeros_like(real_scores))
     if gp_weight:
-        norms = gradient_norms(critic, torch.lerp(reals, fakes, mix))
-        terms["gradient_penalty"] = (norms - gp_target).square().mean() * (gp_weight / gp_target**2)
-    return terms | _d_labels(logits, labels, label_weight)
+        norms = gradient_norms(back, *mixed_scores)
+        terms["gradient_penalty"] = F.mse_loss(norms, torch.full_like(norms, gp_target)) * (gp_weight / gp_target**2)
+    return terms | _d_labels(logits[: 2 * len(reals)], labels, label_weight)
 
 
 def wgan_gp_g(
@@ -101,16 +104,15 @@ def lsgan_noise(d_output: Tensor, strength: float = 0.2) -> Tensor:
     return strength * (d_output - 0.5).clamp(min=0).square()
 
 
-def gradient_norms(critic: Critic, images: Tensor) -> Tensor:
-    """Norm of the score's gradient over all pixels and channels of each image: [N, C, R, R] -> [N], float32.
+def gradient_norms(back: Back, scores: Tensor) -> Tensor:
+    """Norm of the score's gradient over all pixels and channels of each image: [N], float32.
 
-    Differentiable with respect to the critic's weights. Scores are summed before the derivative, as in the official
-    code: minibatch stddev lets an image change its neighbours' scores too.
+    back: what a critic filled; scores: [N], of all its images or of the last set or sets. Differentiable with respect
+    to the critic's weights.
+    Scores are summed before the derivative, as in the official code: minibatch stddev lets an image change its
+    neighbours' scores too.
     """
-    images = images.detach().requires_grad_()
-    scores, _ = critic(images)
-    with no_weight_gradients():
-        (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    gradient = pulled_back(back, torch.ones_like(scores)[:, None])
     # Whose derivative PyTorch takes for 0 at a gradient of exactly zero.
     return torch.linalg.vector_norm(gradient.float(), dim=(1, 2, 3))
 

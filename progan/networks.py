@@ -3,7 +3,7 @@
 All resolutions are allocated at once, keyed by resolution, so that the names of the weights never change.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import sqrt
 from typing import Any
 
@@ -13,17 +13,20 @@ from torch import Tensor, nn
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
 from progan.images import blend, box_down, is_fading, nearest_up
 from progan.layers import (
+    Back,
     ChannelNoise,
     EqualizedConv2d,
     EqualizedLinear,
     LayerNorm,
     MinibatchDiscrimination,
     batch_norm,
+    by_autograd,
     minibatch_stddev,
     pixel_norm,
+    pulled_back,
     scale_together,
 )
-from progan.ops import leaky_relu_
+from progan.ops import leaky_relu_, leaky_relu_gradient
 from progan.support.device import no_autocast
 from progan.support.errors import ConfigError
 
@@ -76,10 +79,13 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = EqualizedConv2d(maps, outputs, 3, resample="down" if self.fused else None, **how)
         self.norm0, self.norm1 = (LayerNorm(n) if layer else nn.Identity() for n in (maps, outputs))
 
-    def forward(self, x: Tensor, noise: Noise) -> Tensor:
-        x = leaky_relu_(self.norm0(self.conv0(noise(x))))
-        x = leaky_relu_(self.norm1(self.conv1(noise(x))))
-        return x if self.fused else box_down(x)
+    def forward(self, x: Tensor, noise: Noise, back: Back) -> Tensor:
+        x = _layer(self.conv0, noise(x), back, self.norm0)
+        x = _layer(self.conv1, noise(x), back, self.norm1)
+        if self.fused:
+            return x
+        back.append(lambda grad: nearest_up(grad) / 4)
+        return box_down(x)
 
 
 class DiscriminatorHead(nn.Module):
@@ -101,14 +107,25 @@ class DiscriminatorHead(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor, sets: int, noise: Noise) -> Tensor:
-        features = x
-        if self.group > 0:
-            x = minibatch_stddev(x, self.group, sets)
-        if self.discrimination is not None:
-            x = torch.cat([x, self.discrimination(features, sets)], dim=1)
-        x = leaky_relu_(self.norm0(self.conv(noise(x))))
-        return self.dense1(leaky_relu_(self.norm1(self.dense0(noise(x).flatten(1)))))
+    def forward(self, x: Tensor, sets: int, noise: Noise, back: Back) -> Tensor:
+        x = self._compared(x, sets, back)
+        x = _layer(self.conv, noise(x), back, self.norm0)
+        back.append(lambda grad: grad.view(-1, *x.shape[1:]).contiguous(memory_format=torch.channels_last))
+        y = _layer(self.dense0, noise(x).flatten(1), back, self.norm1)
+        back.append(self.dense1.pull_back)
+        return self.dense1(y)
+
+    def _compared(self, x: Tensor, sets: int, back: Back) -> Tensor:
+        """x and the maps that say how a minibatch's images differ: [N, C', 4, 4]."""
+        ways: Back = []
+        y = minibatch_stddev(x, self.group, sets, ways) if self.group > 0 else x
+        if self.discrimination is None:
+            back += ways
+            return y
+        maps, compare = y.shape[1], self.discrimination
+        closeness, other = compare(x, sets), by_autograd(lambda last: compare(last, len(last) * sets // len(x)), x)
+        back.append(lambda grad: pulled_back(ways, grad[:, :maps]) + other(grad[:, maps:]))
+        return torch.cat([y, closeness], dim=1)
 
 
 class Generator(nn.Module):
@@ -177,10 +194,12 @@ class Discriminator(nn.Module):
         alpha: float | Tensor = 1.0,
         sets: int = 1,
         noise: ChannelNoise | None = None,
+        back: Back | None = None,
     ) -> tuple[Tensor, Tensor]:
         """images: [N, C, resolution, resolution] in [-1, 1]. alpha: weight of the newest block, 0 to 1. sets: the batch
         is this many independent minibatches of N / sets images, one after the other; the result is as if each had
-        been given alone. noise: what LSGAN puts before every convolution and the dense layer at 4x4.
+        been given alone. noise: what LSGAN puts before every convolution and the dense layer at 4x4. back: a list that
+        gets how a gradient [N, 1] of the scores, of all sets or of the last, comes back to the images; not with noise.
 
         Returns scores [N] and label logits [N, label_dim], float32.
         """
@@ -188,17 +207,46 @@ class Discriminator(nn.Module):
         shape = (self.config.channels, resolution, resolution)
         if images.shape[1:] != shape or len(images) % sets:
             raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
-        _scale_all(self.blocks, self.from_rgb, resolution, alpha, self.head)
+        _scale_all(self.blocks, self.from_rgb, resolution, alpha, exact=[self.head])
         images = images.contiguous(memory_format=torch.channels_last)
-        x = leaky_relu_(self.from_rgb[str(resolution)](images))
+        ways: Back = []
+        x = self._from_rgb(images, ways)
         for r in reversed(self.config.resolutions):
             if 4 < r <= resolution:
-                x = self.blocks[str(r)](x, noise or _unchanged)
+                x = self.blocks[str(r)](x, noise or _unchanged, ways)
                 if r == resolution and is_fading(alpha):
-                    x = blend(leaky_relu_(self.from_rgb[str(r // 2)](box_down(images))), x, alpha)
+                    x = self._faded(images, x, r, alpha, ways)
+        of_head: Back = []
         with no_autocast(x.device):  # bf16 tells scores near 40 apart by a quarter
-            out = self.head(x.float(), sets, noise or _unchanged)
+            out = self.head(x.float(), sets, noise or _unchanged, of_head)
+
+        def through_head(grad: Tensor) -> Tensor:
+            with no_autocast(grad.device):
+                return pulled_back(of_head, grad)
+
+        if back is not None:
+            back += [*ways, through_head]
         return out[:, 0], out[:, 1:]
+
+    def _faded(self, images: Tensor, x: Tensor, r: int, alpha: float | Tensor, back: Back) -> Tensor:
+        """x, of the block of resolution r, blended with the images as the block below sees them without it.
+
+        back: until x; from then on for both ways.
+        """
+        new, old = back.copy(), Back()
+        older = self._from_rgb(box_down(images), old)
+
+        def pull_back(grad: Tensor) -> Tensor:
+            of_new = (grad.float() * alpha).to(grad.dtype)
+            return pulled_back(new, of_new) + nearest_up(pulled_back(old, grad - of_new)) / 4
+
+        back[:] = [pull_back]
+        return blend(older, x, alpha)
+
+    def _from_rgb(self, images: Tensor, back: Back) -> Tensor:
+        layer = self.from_rgb[str(images.shape[-1])]
+        assert isinstance(layer, EqualizedConv2d)
+        return _layer(layer, images, back)
 
     def noise_maps(self, resolution: int) -> list[int]:
         """Maps of each tensor that `forward` at a resolution gives to its noise, in turn."""
@@ -209,15 +257,32 @@ class Discriminator(nn.Module):
 
 
 def _scale_all(
-    blocks: nn.ModuleDict, rgb: nn.ModuleDict, resolution: int, alpha: float | Tensor, *others: nn.Module
+    blocks: nn.ModuleDict,
+    rgb: nn.ModuleDict,
+    resolution: int,
+    alpha: float | Tensor,
+    exact: Sequence[nn.Module] = (),
 ) -> None:
     """Scale the layers at work at a resolution in one operation, where kernels are shared.
 
-    blocks, rgb: by resolution, the blocks and the layers to or from RGB, of which a fade needs two; others: always.
+    blocks, rgb: by resolution, the blocks and the layers to or from RGB, of which a fade needs two; exact: what is to
+    stay float32 besides.
     """
     sizes = [r for r in map(int, rgb) if r <= resolution]
     ends = sizes[-2:] if is_fading(alpha) else sizes[-1:]
-    scale_together([*(blocks[str(r)] for r in sizes if str(r) in blocks), *(rgb[str(r)] for r in ends), *others])
+    scale_together([*(blocks[str(r)] for r in sizes if str(r) in blocks), *(rgb[str(r)] for r in ends)], exact)
+
+
+def _layer(layer: EqualizedConv2d | EqualizedLinear, x: Tensor, back: Back, norm: nn.Module | None = None) -> Tensor:
+    """A layer of D, its normalisation where it has one, and leaky ReLU."""
+    back.append(layer.pull_back)
+    x = layer(x)
+    if norm is not None and not isinstance(norm, nn.Identity):
+        back.append(by_autograd(norm, x))
+        x = norm(x)
+    y = leaky_relu_(x)
+    back.append(lambda grad: leaky_relu_gradient(grad.to(y.dtype), y[-len(grad) :]))
+    return y
 
 
 def _unchanged(x: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ What either update does is recorded at its first minibatch of a phase and done a
 fades stand for a phase, and what changes from step to step (images, latents, alpha, noise) are tensors.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from progan.config import LossConfig
 from progan.images import fade_reals
-from progan.layers import ChannelNoise, shared_kernels
+from progan.layers import Back, ChannelNoise, shared_kernels
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
 from progan.run.minibatches import Reals
 from progan.run.state import TrainState
@@ -144,9 +145,9 @@ def _critic(state: TrainState, phase: Phase, inputs: Inputs) -> tuple[Critic, li
         strength = lsgan_noise(inputs["d_output"], state.config.loss.lsgan_noise)
         noise = ChannelNoise(strength, inputs["noise"].transpose(0, 1).flatten(0, 1))
 
-    def critic(images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]:
+    def critic(images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]:
         alpha = inputs.get("alpha", 1.0)
-        out = state.d(images, resolution=phase.resolution, alpha=alpha, sets=sets, noise=noise)
+        out = state.d(images, resolution=phase.resolution, alpha=alpha, sets=sets, noise=noise, back=back)
         seen.append(out[0].detach())
         return out
 
@@ -177,7 +178,7 @@ def _minimise(
     def gradients(inputs: Inputs) -> tuple[dict[str, Tensor], Tensor | None, list[Tensor | None]]:
         with shared_kernels(), autocast(config.precision, device):
             terms, d_output = loss(inputs)
-        total = torch.stack(list(terms.values())).sum()
+        total = reduce(torch.add, terms.values())
         total = total / len(parts) if len(parts) > 1 else total
         found = torch.autograd.grad(total, weights, allow_unused=True)
         laid: list[Tensor | None] = [
@@ -201,11 +202,15 @@ def _minimise(
         for each in found[1:]:
             if each is not None:
                 weight.grad.add_(each)
-    means = {name: torch.stack([terms[name] for terms, _, _ in results]).mean() for name in results[0][0]}
+    means = {name: _mean([terms[name] for terms, _, _ in results]) for name in results[0][0]}
     team.average([weight.grad for weight in weights if weight.grad is not None] + list(means.values()))
     optimizer.step()
     d_outputs = [d_output for _, d_output, _ in results if d_output is not None]
-    return means, torch.stack(d_outputs).mean() if d_outputs else None
+    return means, _mean(d_outputs) if d_outputs else None
+
+
+def _mean(scalars: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(scalars)).mean() if len(scalars) > 1 else scalars[0]
 
 
 def _laid_as(weight: Tensor, gradient: Tensor) -> Tensor:

@@ -143,7 +143,7 @@ def test_an_activation_is_kept_once_for_the_backward_pass() -> None:
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        block = d.blocks["16"](leaky_relu_(d.from_rgb["16"](images)), lambda x: x)
+        block = d.blocks["16"](leaky_relu_(d.from_rgb["16"](images)), lambda x: x, [])
     shape, outputs = (4, d.config.fmaps_at(16), 16, 16), block.shape
     assert sum(x.shape == shape for x in kept.values()) == 2  # of from_rgb and of the first convolution
     assert sum(x.shape == outputs for x in kept.values()) == 1

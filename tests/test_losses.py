@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from progan.layers import Back, by_autograd
 from progan.losses import gradient_norms, wgan_gp_d, wgan_gp_g
 
 N, C, R, HIDDEN, CLASSES = 6, 3, 4, 5, 4
@@ -23,9 +24,11 @@ class Toy(nn.Module):
         self.k = nn.Parameter(torch.from_numpy(rng.normal(0, 0.3, (PIXELS, CLASSES))).float())
         self.calls: list[tuple[int, int]] = []
 
-    def forward(self, images: Tensor, *, sets: int = 1) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]:
         self.calls.append((len(images), sets))
         x = images.flatten(1)
+        if back is not None:
+            back.append(by_autograd(lambda images: self(images)[0][:, None], images.detach()))
         return torch.tanh(x @ self.a) @ self.b, x @ self.k
 
     def numpy(self, images: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,15 +122,20 @@ def test_mix_is_the_share_of_the_fake() -> None:
 
 def test_the_norm_is_over_all_pixels_and_channels_of_one_image() -> None:
     toy = Toy()
-    norms = gradient_norms(toy, REALS)
+    back = Back()
+    scores, _ = toy(REALS, back=back)
+    norms = gradient_norms(back, scores)
     assert norms.shape == (N,)
     assert np.allclose(norms.detach().numpy(), np.linalg.norm(toy.numpy(REALS)[2], axis=1), rtol=1e-5)
 
 
-def test_reals_and_fakes_are_scored_as_two_sets_and_the_mix_as_one() -> None:
+def test_reals_fakes_and_mixed_images_are_scored_as_three_sets() -> None:
     toy = Toy()
     wgan_gp_d(toy, REALS, FAKES, MIX)
-    assert toy.calls == [(2 * N, 2), (N, 1)]
+    assert toy.calls[0] == (3 * N, 3)
+    toy.calls.clear()
+    wgan_gp_d(toy, REALS, FAKES, MIX, gp_weight=0.0)
+    assert toy.calls == [(2 * N, 2)]
     toy.calls.clear()
     wgan_gp_g(toy, FAKES)
     assert toy.calls == [(N, 1)]

@@ -1,6 +1,5 @@
 """Convolution and leaky ReLU: their derivatives against PyTorch's own, through torch.func, and in odd surroundings."""
 
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import grad, vmap
 
-from progan.ops import convolution, leaky_relu_, no_weight_gradients
+from progan.ops import convolution, leaky_relu_
 from progan.support import weight_gradients
 from tests.devices import needs_float64
 
@@ -76,43 +75,3 @@ def test_products_of_patches_are_the_weight_gradient(monkeypatch: pytest.MonkeyP
         shape = weight.shape
         assert weight_gradients.products_are_quicker(x, shape) is alone
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
-
-
-def test_without_weight_gradients_the_images_gradient_is_the_same_and_nothing_else_is_computed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    x, weight, bias = (value.requires_grad_() for value in inputs(1, False))
-    (expected,) = torch.autograd.grad(convolution(x, weight, bias, stride=1, transposed=False).sum(), x)
-    called: list[int] = []
-    original = torch.ops.aten.convolution_backward
-    monkeypatch.setattr(torch.ops.aten, "convolution_backward", lambda *a: (called.append(1), original(*a))[1])
-    score = convolution(x, weight, bias, stride=1, transposed=False).sum()
-    with no_weight_gradients():
-        (found,) = torch.autograd.grad(score, x, create_graph=True)
-    assert torch.equal(found, expected)
-    assert not called
-    found.square().sum().backward()  # outside, the weights are served again
-    assert called
-    assert weight.grad is not None
-
-
-def test_the_block_ends_with_an_error_and_holds_for_other_threads() -> None:
-    x, weight, bias = (value.requires_grad_() for value in inputs(1, False))
-
-    def weight_gradient() -> Tensor | None:
-        score = convolution(x, weight, bias, stride=1, transposed=False).sum()
-        return torch.autograd.grad(score, [x, weight], allow_unused=True)[1]
-
-    seen: list[Tensor | None] = []
-
-    def fail_inside() -> None:
-        with no_weight_gradients():
-            thread = threading.Thread(target=lambda: seen.append(weight_gradient()))  # as the engine's are on a GPU
-            thread.start()
-            thread.join()
-            raise RuntimeError("inside")
-
-    with pytest.raises(RuntimeError, match="inside"):
-        fail_inside()
-    assert seen == [None]
-    assert weight_gradient() is not None
