@@ -136,7 +136,9 @@ def test_batches_and_rates_of_the_published_runs(name: str) -> None:
 
 
 def test_rates_fall_to_0_over_the_last_images() -> None:
-    config = ScheduleConfig(100, 100, 1000, g_lr={4: 0.1, 8: 0.2}, d_lr={4: 0.3, 8: 0.4}, lr_decay_nimg=200)
+    config = ScheduleConfig(
+        stable_nimg=100, fade_nimg=100, total_nimg=1000, g_lr={4: 0.1, 8: 0.2}, d_lr={4: 0.3, 8: 0.4}, lr_decay_nimg=200
+    )
     schedule = Schedule(config, 8)
     rates = [(schedule.at(nimg).g_lr, schedule.at(nimg).d_lr) for nimg in (0, 100, 800, 850, 900, 1000, 1001)]
     wanted = [(0.1, 0.3), (0.2, 0.4), (0.2, 0.4), (0.15, 0.3), (0.1, 0.2), (0, 0), (0, 0)]
@@ -148,7 +150,9 @@ def test_rates_fall_to_0_over_the_last_images() -> None:
 
 
 def test_a_fading_block_already_has_its_resolutions_batch_and_rates() -> None:
-    config = ScheduleConfig(100, 100, 10_000, batch={4: 9, 8: 5}, g_lr={4: 0.1, 8: 0.2}, d_lr={4: 0.3, 8: 0.4})
+    config = ScheduleConfig(
+        stable_nimg=100, fade_nimg=100, batch={4: 9, 8: 5}, g_lr={4: 0.1, 8: 0.2}, d_lr={4: 0.3, 8: 0.4}
+    )
     before, after = (Schedule(config, 8).at(nimg) for nimg in (99, 100))
     assert (before.batch, before.g_lr, before.d_lr) == (9, 0.1, 0.3)
     assert (after.batch, after.g_lr, after.d_lr) == (5, 0.2, 0.4)
