@@ -130,11 +130,9 @@ class ScheduleConfig:
     """Adam's learning rate for G, from a resolution up."""
     d_lr: FloatAt = field(default_factory=lambda: {4: 0.001})
     """Adam's learning rate for D, from a resolution up."""
-    lr_decay_nimg: int = 0
-    """Images at the end of the run during which both rates fall to 0, in a straight line (not in the paper)."""
 
     def __post_init__(self) -> None:
-        check_at_least(0, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg, lr_decay_nimg=self.lr_decay_nimg)
+        check_at_least(0, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg)
         check_at_least(1, total_nimg=self.total_nimg)
         check_at_most(MOST_NIMG, stable_nimg=self.stable_nimg, fade_nimg=self.fade_nimg, total_nimg=self.total_nimg)
         if self.growing and self.stable_nimg + self.fade_nimg == 0:

@@ -59,15 +59,13 @@ class Schedule:
         else:
             index, alpha = 2 * step + 1, (offset - stable) / fade
         resolution = 4 * 2 ** ((index + 1) // 2)
-        decay = self.config.lr_decay_nimg
-        left = min(1.0, max(0, self.config.total_nimg - nimg) / decay) if decay else 1.0
         return Phase(
             index,
             resolution,
             alpha,
             value_at(self.config.batch, resolution),
-            value_at(self.config.g_lr, resolution) * left,
-            value_at(self.config.d_lr, resolution) * left,
+            value_at(self.config.g_lr, resolution),
+            value_at(self.config.d_lr, resolution),
         )
 
     def entered_nimg(self, nimg: int) -> int:

@@ -85,7 +85,6 @@ NAN, INF = float("nan"), float("inf")
         (DiscriminatorConfig, "stddev_group", -1),
         (ScheduleConfig, "stable_nimg", -1),
         (ScheduleConfig, "fade_nimg", -1),
-        (ScheduleConfig, "lr_decay_nimg", -1),
         (ScheduleConfig, "total_nimg", 0),
         (ScheduleConfig, "batch", {}),
         (ScheduleConfig, "batch", {8: 16}),

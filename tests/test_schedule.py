@@ -1,6 +1,5 @@
 """Growing against the numbers of section 2 and appendix A.1, worked out by hand."""
 
-from dataclasses import replace
 from itertools import pairwise
 from math import floor
 
@@ -133,20 +132,6 @@ def test_batches_and_rates_of_the_published_runs(name: str) -> None:
     assert [phase.resolution for phase in stable] == [2**r for r in range(2, 11)]
     assert [phase.batch for phase in stable] == TABLES[name][0]
     assert [phase.g_lr for phase in stable] == [phase.d_lr for phase in stable] == TABLES[name][1]
-
-
-def test_rates_fall_to_0_over_the_last_images() -> None:
-    config = ScheduleConfig(
-        stable_nimg=100, fade_nimg=100, total_nimg=1000, g_lr={4: 0.1, 8: 0.2}, d_lr={4: 0.3, 8: 0.4}, lr_decay_nimg=200
-    )
-    schedule = Schedule(config, 8)
-    rates = [(schedule.at(nimg).g_lr, schedule.at(nimg).d_lr) for nimg in (0, 100, 800, 850, 900, 1000, 1001)]
-    wanted = [(0.1, 0.3), (0.2, 0.4), (0.2, 0.4), (0.15, 0.3), (0.1, 0.2), (0, 0), (0, 0)]
-    assert rates == [pytest.approx(pair) for pair in wanted]
-    for nimg in (0, 99, 150, 500, 999):  # everything else, and without it everything
-        paper = Schedule(replace(config, lr_decay_nimg=0), 8).at(nimg)
-        assert replace(schedule.at(nimg), g_lr=paper.g_lr, d_lr=paper.d_lr) == paper
-        assert (paper.g_lr, paper.d_lr) in {(0.1, 0.3), (0.2, 0.4)}
 
 
 def test_a_fading_block_already_has_its_resolutions_batch_and_rates() -> None:

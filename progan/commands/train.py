@@ -34,8 +34,6 @@ class Train:
     """Thousand images at each resolution before the next block enters."""
     fade_kimg: float | None = None
     """Thousand images during which a block fades in."""
-    lr_decay_kimg: float | None = None
-    """Thousand images at the end of the run during which the learning rates fall to 0."""
     checkpoint_kimg: float | None = None
     """Thousand images between checkpoints."""
     snapshot_kimg: float | None = None
@@ -91,12 +89,7 @@ class Train:
         config = self.config
         nimg = {
             name: _nimg(f"--{name}-kimg".replace("_", "-"), value)
-            for name, value in (
-                ("total", self.total_kimg),
-                ("stable", self.stable_kimg),
-                ("fade", self.fade_kimg),
-                ("lr_decay", self.lr_decay_kimg),
-            )
+            for name, value in (("total", self.total_kimg), ("stable", self.stable_kimg), ("fade", self.fade_kimg))
             if value is not None
         }
         changes: dict[str, Any] = {f"{name}_nimg": value for name, value in nimg.items()}

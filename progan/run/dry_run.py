@@ -28,10 +28,9 @@ def plan_table(config: TrainConfig) -> Table:
     table = Table(title=f"{config.schedule.total_nimg / 1000:g} kimg to {config.g.resolution}x{config.g.resolution}")
     for name in ("resolution", "phase", "kimg", "batch", "lr", "G, D (M)", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
-    decay = config.schedule.lr_decay_nimg / 1000
     table.caption = (
-        f"lr: as a phase begins; it falls to 0 over the last {decay:g} kimg\n" if decay else ""
-    ) + f"G, D: million parameters at work; memory: estimated, at the peak of a step\n{_disk(config)}{_threads(config)}"
+        f"G, D: million parameters at work; memory: estimated, at the peak of a step\n{_disk(config)}{_threads(config)}"
+    )
     schedule = Schedule(config.schedule, config.g.resolution)
     for span in schedule.phases():
         phase = schedule.at(span.start_nimg)

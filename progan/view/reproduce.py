@@ -15,7 +15,6 @@ _KIMG = {
     "schedule.total_nimg": "--total-kimg",
     "schedule.stable_nimg": "--stable-kimg",
     "schedule.fade_nimg": "--fade-kimg",
-    "schedule.lr_decay_nimg": "--lr-decay-kimg",
     "checkpoint_nimg": "--checkpoint-kimg",
     "snapshot_nimg": "--snapshot-kimg",
     "metrics_nimg": "--metrics-every-kimg",
