@@ -24,6 +24,7 @@ from progan.support.json_reader import read_json
 from progan.support.malloc import keep_freed_memory
 from progan.support.plain_files import CONFIG_BYTES
 from progan.support.progress import progress_bar
+from progan.support.recording import Recordings
 
 ROUNDS = 3
 LEAST_S = 0.3  # that a phase is timed for in each round
@@ -63,6 +64,7 @@ def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
         keep_freed_memory()
     schedule = Schedule(config.schedule, config.g.resolution)
     state, spans = TrainState.create(config, device), schedule.phases()
+    recordings = [Recordings() for _ in spans]  # a run drops those of a phase as it ends; here phases come again
     found: list[list[float]] = [[] for _ in spans]
     flops: list[float] = []
 
@@ -73,7 +75,8 @@ def measure_costs(config: TrainConfig, rounds: int = ROUNDS) -> list[Cost]:
     ):
         task = progress.add_task("", total=(rounds + 1) * len(spans), at="")
         for turn in range(rounds + 1):
-            for span, seconds in zip(spans, found, strict=True):
+            for span, seconds, recorded in zip(spans, found, recordings, strict=True):
+                state.recordings = recorded
                 progress.update(task, at=f"{span.resolution}x{span.resolution}")
                 step = _step(state, schedule, span, device)
                 if turn:

@@ -15,7 +15,9 @@ from progan.schedule import Schedule
 from progan.step import train_step
 from progan.studies.ablation.step_costs import Cost, kept_costs, measure_costs
 from progan.studies.ablation.training_speed import figure, report, speed_ups
+from progan.support import recording
 from progan.support.flops import CountFlops
+from progan.support.recording import record
 from tests.command import refused, run
 
 
@@ -55,6 +57,14 @@ def test_every_phase_is_timed_by_real_steps(make_config: Any) -> None:
     assert all(0 < c.least <= c.seconds <= c.most < 10 for c in costs)
     assert costs[0].flops < costs[2].flops < costs[4].flops
     assert costs[2].flops < costs[1].flops < 1.1 * costs[2].flops  # a fade computes the colours of both
+
+
+def test_what_is_timed_was_recorded_before(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded: list[object] = []
+    monkeypatch.setattr(recording, "record", lambda *what: (recorded.append(what), record(*what))[1])
+    schedule = {"stable_nimg": 40, "fade_nimg": 24, "total_nimg": 300}
+    costs = measure_costs(make_config(schedule=schedule), rounds=2)
+    assert len(recorded) == 2 * len(costs)  # D's update and G's of each phase, before the first round
 
 
 def test_kept_costs_are_measured_once_with_one_thread(make_config: Any, tmp_path: Path, one_round: None) -> None:
