@@ -1,136 +1,14 @@
-"""Equalized dense and convolution, fused scaling, pixel norm, minibatch stddev (paper sections 3 and 4)."""
+"""Equalized dense and convolution, fused scaling, pixel norm, and what table 1 has besides (paper sections 3 and 4)."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from math import sqrt
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from progan.ops import convolution, linear, stddev_gradient, unit_rms, with_stddev
-from progan.support.device import autocast_dtype, no_autocast
-
-Kernel = tuple[Tensor, Tensor | None]
-# How a gradient comes back through what was done, step by step: that of the result to that of the input, of the last
-# images of a minibatch as well as of all. Differentiable itself. So the penalty asks for its images alone.
-Back = list[Callable[[Tensor], Tensor]]
-_shared: ContextVar["_Shared | None"] = ContextVar("shared kernels", default=None)
-
-
-class _Shared:
-    """Tensors of layers times their scales, biases in autocast's dtype, and the kernels made of both."""
-
-    def __init__(self) -> None:
-        self.scaled: dict[nn.Module, Tensor] = {}
-        self.biases: dict[nn.Module, Tensor] = {}
-        self.kernels: dict[nn.Module, Kernel] = {}
-
-
-@contextmanager
-def shared_kernels() -> Iterator[None]:
-    """Inside, a layer's weights are made ready once for all its passes: scaled, spread, cast, laid out.
-
-    The weights must stay as they are meanwhile, and one backward pass ends it: the passes share its graph.
-    """
-    token = _shared.set(_Shared())
-    try:
-        yield
-    finally:
-        _shared.reset(token)
-
-
-def scale_together(parts: Sequence[nn.Module], exact: Sequence[nn.Module] = ()) -> None:
-    """In `shared_kernels`, scale what the layers of these parts have to scale, all at once; elsewhere do nothing.
-
-    Under autocast they are cast all at once, too; those of `exact` stay float32.
-    """
-    shared = _shared.get()
-    if shared is None:
-        return
-    cast, kept = _equalized(parts), _equalized(exact)
-    layers = cast + kept
-    if layers[0] in shared.scaled:
-        return
-    scaled = _Scaled.apply([layer.scale for layer in layers], *(layer.to_scale for layer in layers))
-    shared.scaled.update(zip(layers, scaled, strict=True))
-    if dtype := autocast_dtype(scaled[0].device):
-        kernels = [layer for layer in cast if layer.to_scale is layer.weight]  # others are made in float32
-        biases = {layer: layer.bias for layer in cast if layer.bias is not None}
-        found = _Cast.apply(dtype, *(shared.scaled[layer] for layer in kernels), *biases.values())
-        shared.scaled.update(zip(kernels, found[: len(kernels)], strict=True))
-        shared.biases.update(zip(biases, found[len(kernels) :], strict=True))
-
-
-def _equalized(parts: Sequence[nn.Module]) -> list["EqualizedLinear | EqualizedConv2d"]:
-    kinds = EqualizedLinear | EqualizedConv2d
-    return [layer for part in parts for layer in part.modules() if isinstance(layer, kinds)]
-
-
-class _Scaled(torch.autograd.Function):
-    """Tensors times numbers in few kernels, and gradients that lie in memory as the tensors do."""
-
-    @staticmethod
-    def forward(ctx: Any, scales: Sequence[float], *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.scales, ctx.strides = scales, [tensor.stride() for tensor in tensors]
-        ctx.set_materialize_grads(False)
-        return tuple(torch._foreach_mul(tensors, scales))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        needed = zip(grads, ctx.needs_input_grad[1:], strict=True)
-        found = {i: grad for i, (grad, wanted) in enumerate(needed) if wanted and grad is not None}
-        made = {i: grad.new_empty_strided(grad.shape, ctx.strides[i]) for i, grad in found.items()}
-        torch._foreach_copy_(list(made.values()), list(found.values()))
-        torch._foreach_mul_(list(made.values()), [ctx.scales[i] for i in made])
-        return None, *map(made.get, range(len(grads)))
-
-
-class _Cast(torch.autograd.Function):
-    """Tensors in another dtype, and their gradients in their own, in one operation each."""
-
-    @staticmethod
-    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.dtypes = [tensor.dtype for tensor in tensors]
-        ctx.set_materialize_grads(False)
-        return tuple(_copies(tensors, [dtype] * len(tensors)))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        needed = zip(grads, ctx.needs_input_grad[1:], strict=True)
-        found = {i: grad for i, (grad, wanted) in enumerate(needed) if wanted and grad is not None}
-        made = dict(zip(found, _copies(list(found.values()), [ctx.dtypes[i] for i in found]), strict=True))
-        return None, *map(made.get, range(len(grads)))
-
-
-def _copies(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:
-    made = [torch.empty_like(tensor, dtype=dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]
-    torch._foreach_copy_(made, list(tensors))
-    return made
-
-
-def pulled_back(back: Back, grad: Tensor) -> Tensor:
-    """The gradient of what went in, of that of what came out, [N, ...]; of the last N images if there were more."""
-    for step in reversed(back):
-        grad = step(grad)
-    return grad
-
-
-def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
-    """How a gradient comes back through any function(x), which is done again for it. For a `Back`."""
-
-    def pull_back(grad: Tensor) -> Tensor:
-        with torch.enable_grad():
-            last = x[-len(grad) :]
-            last = last if last.requires_grad else last.requires_grad_()
-            return torch.autograd.grad(function(last), last, grad, create_graph=True)[0]
-
-    return pull_back
+from progan.kernels import Equalized, Kernel, as_autocast
+from progan.ops import convolution, linear, unit_rms
+from progan.support.device import no_autocast
 
 
 def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
@@ -142,26 +20,7 @@ def pixel_norm(x: Tensor, eps: float = 1e-8) -> Tensor:
         return unit_rms(x, eps)
 
 
-def minibatch_stddev(x: Tensor, group: int, sets: int = 1, back: Back | None = None) -> Tensor:
-    """Append one map that says how much the images of a group differ (paper section 3).
-
-    x: [N, C, H, W]; group: images per group; sets: the batch is this many independent sets of N / sets images, one
-    after the other, and no group mixes two of them. Image i of M groups goes with i + M, i + 2M, ...; where `group`
-    does not divide the set, the first groups have one image more, and a set smaller than `group` is one group.
-    back: gets how a gradient comes back through it. Returns [N, C + 1, H, W].
-    """
-    out, normed = with_stddev(x.float(), sets, group)
-
-    def pull_back(grad: Tensor) -> Tensor:
-        last = len(grad) * sets // len(x)
-        return stddev_gradient(grad, x[-len(grad) :], [(unit[-last:], std[-last:]) for unit, std in normed])
-
-    if back is not None:
-        back.append(pull_back)
-    return out.to(x.dtype)
-
-
-class EqualizedLinear(nn.Module):
+class EqualizedLinear(Equalized):
     """Dense layer whose weights are scaled at run time (paper 4.1).
 
     gain / sqrt(fan_in) multiplies the N(0, 1) weights; with equalized off it is the std of the initial weights.
@@ -187,19 +46,14 @@ class EqualizedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs // pixels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, bias = _prepared(self)
+        kernel, bias = self.kernel()
         return linear(x.to(kernel.dtype), kernel, bias)
 
     def pull_back(self, grad: Tensor) -> Tensor:
         """The gradient [N, in] of what it was given, of that of its first outputs, [N, 1 to out]."""
-        kernel, _ = _prepared(self)
+        kernel, _ = self.kernel()
         kernel = kernel if len(kernel) == grad.shape[1] else kernel[: grad.shape[1]]
         return linear(grad, kernel.t())
-
-    @property
-    def to_scale(self) -> Tensor:
-        """What the scale multiplies."""
-        return self.weight
 
     def prepare(self, scaled: Tensor, bias: Tensor | None) -> Kernel:
         """Weight [out, in], and a bias for every output, [out] or None; both in autocast's dtype.
@@ -207,10 +61,10 @@ class EqualizedLinear(nn.Module):
         scaled: `to_scale` times the scale; bias: the layer's.
         """
         bias = bias if bias is None or self.pixels == 1 else bias.repeat_interleave(self.pixels)
-        return _as_autocast(scaled), None if bias is None else _as_autocast(bias)
+        return as_autocast(scaled), None if bias is None else as_autocast(bias)
 
 
-class EqualizedConv2d(nn.Module):
+class EqualizedConv2d(Equalized):
     """Same-size convolution whose weights are scaled at run time (paper 4.1), alone or fused with a 2x resampling.
 
     resample: None keeps the size; "up" is nearest 2x upsampling, then the convolution; "down" is the convolution, then
@@ -247,13 +101,13 @@ class EqualizedConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, bias = _prepared(self)
+        kernel, bias = self.kernel()
         stride = 1 if self.resample is None else 2
         return convolution(x.to(kernel.dtype), kernel, bias, stride=stride, transposed=self.resample == "up")
 
     def pull_back(self, grad: Tensor) -> Tensor:
         """The gradient of what it was given, of that of its outputs: [N, out, H', W'] -> [N, in, H, W]."""
-        kernel, _ = _prepared(self)
+        kernel, _ = self.kernel()
         stride = 1 if self.resample is None else 2
         return convolution(grad.to(kernel.dtype), kernel, None, stride=stride, transposed=self.resample != "up")
 
@@ -275,24 +129,8 @@ class EqualizedConv2d(nn.Module):
             with no_autocast(rows.device):
                 kernel = torch.bmm(scaled.expand(len(rows), -1, -1), rows).unflatten(1, (4, 4)).permute(0, 3, 1, 2)
         # Without it the format of a gradient decides that of all before it, and slow paths follow.
-        kernel = _as_autocast(kernel).contiguous(memory_format=torch.channels_last)
-        return kernel, None if bias is None else _as_autocast(bias.view(-1))  # a plain tensor, as the kernel is
-
-
-def _as_autocast(x: Tensor) -> Tensor:
-    return x.to(autocast_dtype(x.device) or x.dtype)
-
-
-def _prepared(layer: EqualizedLinear | EqualizedConv2d) -> Kernel:
-    """The layer's kernel and bias, in `shared_kernels` made by its first pass."""
-    shared = _shared.get()
-    if shared is None:
-        return layer.prepare(layer.to_scale * layer.scale, layer.bias)
-    if layer not in shared.kernels:
-        scaled = shared.scaled.get(layer)
-        scaled = layer.to_scale * layer.scale if scaled is None else scaled
-        shared.kernels[layer] = layer.prepare(scaled, shared.biases.get(layer, layer.bias))
-    return shared.kernels[layer]
+        kernel = as_autocast(kernel).contiguous(memory_format=torch.channels_last)
+        return kernel, None if bias is None else as_autocast(bias.view(-1))  # a plain tensor, as the kernel is
 
 
 class MinibatchDiscrimination(nn.Module):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.layers import Back, pulled_back
+from progan.pull_back import Back, pulled_back
 
 
 class Critic(Protocol):

@@ -12,21 +12,19 @@ from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
 from progan.images import blend, box_down, is_fading, nearest_up
+from progan.kernels import scale_together
 from progan.layers import (
-    Back,
     ChannelNoise,
     EqualizedConv2d,
     EqualizedLinear,
     LayerNorm,
     MinibatchDiscrimination,
     batch_norm,
-    by_autograd,
-    minibatch_stddev,
     pixel_norm,
-    pulled_back,
-    scale_together,
 )
 from progan.ops import leaky_relu_, leaky_relu_gradient
+from progan.pull_back import Back, by_autograd, pulled_back
+from progan.stddev import minibatch_stddev
 from progan.support.device import no_autocast
 from progan.support.errors import ConfigError
 
@@ -263,11 +261,7 @@ def _scale_all(
     alpha: float | Tensor,
     exact: Sequence[nn.Module] = (),
 ) -> None:
-    """Scale the layers at work at a resolution in one operation, where kernels are shared.
-
-    blocks, rgb: by resolution, the blocks and the layers to or from RGB, of which a fade needs two; exact: what is to
-    stay float32 besides.
-    """
+    """Scale the layers at work at a resolution all at once; a fade needs two of `rgb`, and `exact` stays float32."""
     sizes = [r for r in map(int, rgb) if r <= resolution]
     ends = sizes[-2:] if is_fading(alpha) else sizes[-1:]
     scale_together([*(blocks[str(r)] for r in sizes if str(r) in blocks), *(rgb[str(r)] for r in ends)], exact)

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from progan.config import LossConfig
 from progan.images import fade_reals
-from progan.layers import Back, ChannelNoise, shared_kernels
+from progan.kernels import shared_kernels
+from progan.layers import ChannelNoise
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
+from progan.pull_back import Back
 from progan.run.minibatches import Reals
 from progan.run.state import TrainState
 from progan.run.team import ALONE, Team, micro_batches

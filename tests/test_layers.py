@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig
-from progan.layers import EqualizedConv2d, EqualizedLinear, minibatch_stddev, pixel_norm
+from progan.layers import EqualizedConv2d, EqualizedLinear, pixel_norm
 from progan.losses import wgan_gp_d
 from progan.networks import Discriminator, Generator
 from progan.ops import leaky_relu_
+from progan.stddev import minibatch_stddev
 from progan.support.device import autocast
 
 SMALL = {"resolution": 16, "fmap_base": 64, "fmap_max": 32}

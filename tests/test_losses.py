@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from progan.layers import Back, by_autograd
 from progan.losses import gradient_norms, wgan_gp_d, wgan_gp_g
+from progan.pull_back import Back, by_autograd
 
 N, C, R, HIDDEN, CLASSES = 6, 3, 4, 5, 4
 PIXELS = C * R * R

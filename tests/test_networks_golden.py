@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from progan.config import DiscriminatorConfig, GeneratorConfig
 from progan.images import box_down, nearest_up
 from progan.interop.official import OfficialSnapshot, import_array, official_name, read
-from progan.layers import Back, EqualizedConv2d, minibatch_stddev
+from progan.layers import EqualizedConv2d
 from progan.losses import gradient_norms, wgan_gp_d
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.ops import leaky_relu_
+from progan.pull_back import Back
+from progan.stddev import minibatch_stddev
 from progan.support.errors import ConfigError
 from tests.devices import looser
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from progan.config import DiscriminatorConfig
-from progan.layers import Back, pulled_back
 from progan.networks import Discriminator
-from progan.ops import linear, stddev_gradient, with_stddev
+from progan.ops import linear
+from progan.pull_back import Back, pulled_back
+from progan.stddev import stddev_gradient, with_stddev
 from tests.devices import needs_float64
 
 CONFIGS: dict[str, dict[str, Any]] = {

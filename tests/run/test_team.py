@@ -24,12 +24,12 @@ from torch import Tensor
 import progan.__main__
 from progan.config import DiscriminatorConfig, GeneratorConfig, LossConfig, ScheduleConfig, TrainConfig
 from progan.data.store.pyramid import ImagePyramid
-from progan.layers import minibatch_stddev
 from progan.networks import Generator
 from progan.run.minibatches import read_reals
 from progan.run.state import TrainState, checkpoints
 from progan.run.team import ALONE, Team, check_shares, join_team
 from progan.schedule import Schedule
+from progan.stddev import minibatch_stddev
 from progan.step import train_step
 from progan.support.errors import ConfigError
 from progan.support.recording import Recordings
