@@ -25,7 +25,7 @@ class _Shared:
 
 
 class Equalized(nn.Module):
-    """A layer whose weights are scaled at run time, by one number."""
+    """A layer whose weights are scaled at run time, by one number (paper 4.1)."""
 
     scale: float
     weight: nn.Parameter
@@ -41,6 +41,10 @@ class Equalized(nn.Module):
 
         scaled: `to_scale` times the scale; bias: the layer's, in any dtype.
         """
+        raise NotImplementedError
+
+    def pull_back(self, grad: Tensor) -> Tensor:
+        """The layer's vector-Jacobian product: the gradient of what it was given, of that of its outputs."""
         raise NotImplementedError
 
     def kernel(self) -> Kernel:
@@ -106,12 +110,11 @@ class _Scaled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        needed = zip(grads, ctx.needs_input_grad[1:], strict=True)
-        found = {i: grad for i, (grad, wanted) in enumerate(needed) if wanted and grad is not None}
-        made = {i: grad.new_empty_strided(grad.shape, ctx.strides[i]) for i, grad in found.items()}
-        torch._foreach_copy_(list(made.values()), list(found.values()))
-        torch._foreach_mul_(list(made.values()), [ctx.scales[i] for i in made])
-        return None, *map(made.get, range(len(grads)))
+        found = _wanted(grads, ctx.needs_input_grad[1:])
+        made = [grad.new_empty_strided(grad.shape, ctx.strides[i]) for i, grad in found.items()]
+        torch._foreach_copy_(made, list(found.values()))
+        torch._foreach_mul_(made, [ctx.scales[i] for i in found])
+        return None, *map(dict(zip(found, made, strict=True)).get, range(len(grads)))
 
 
 class _Cast(torch.autograd.Function):
@@ -126,10 +129,15 @@ class _Cast(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        needed = zip(grads, ctx.needs_input_grad[1:], strict=True)
-        found = {i: grad for i, (grad, wanted) in enumerate(needed) if wanted and grad is not None}
-        made = dict(zip(found, _copies(list(found.values()), [ctx.dtypes[i] for i in found]), strict=True))
-        return None, *map(made.get, range(len(grads)))
+        found = _wanted(grads, ctx.needs_input_grad[1:])
+        made = _copies(list(found.values()), [ctx.dtypes[i] for i in found])
+        return None, *map(dict(zip(found, made, strict=True)).get, range(len(grads)))
+
+
+def _wanted(grads: Sequence[Tensor | None], needed: Sequence[bool]) -> dict[int, Tensor]:
+    """The gradients that came and are asked for, by their places."""
+    pairs = enumerate(zip(grads, needed, strict=True))
+    return {i: grad for i, (grad, wanted) in pairs if wanted and grad is not None}
 
 
 def _copies(tensors: Sequence[Tensor], dtypes: Sequence[torch.dtype]) -> list[Tensor]:

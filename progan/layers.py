@@ -90,7 +90,7 @@ class EqualizedConv2d(Equalized):
         # Section 4.1 prints w / c, but He's constant only works as a multiplier.
         std = gain / sqrt(inputs * kernel**2)
         self.scale = std if equalized else 1.0
-        self.resample = resample
+        self.resample, self.stride = resample, 1 if resample is None else 2
         if resample is not None:
             self.register_buffer("spread", spread_matrix(resample).t(), persistent=False)
         # The weights lie in memory as the kernel will, so that to make it copies nothing: [out, k, k, in], or
@@ -102,14 +102,12 @@ class EqualizedConv2d(Equalized):
 
     def forward(self, x: Tensor) -> Tensor:
         kernel, bias = self.kernel()
-        stride = 1 if self.resample is None else 2
-        return convolution(x.to(kernel.dtype), kernel, bias, stride=stride, transposed=self.resample == "up")
+        return convolution(x.to(kernel.dtype), kernel, bias, stride=self.stride, transposed=self.resample == "up")
 
     def pull_back(self, grad: Tensor) -> Tensor:
         """The gradient of what it was given, of that of its outputs: [N, out, H', W'] -> [N, in, H, W]."""
         kernel, _ = self.kernel()
-        stride = 1 if self.resample is None else 2
-        return convolution(grad.to(kernel.dtype), kernel, None, stride=stride, transposed=self.resample != "up")
+        return convolution(grad.to(kernel.dtype), kernel, None, stride=self.stride, transposed=self.resample != "up")
 
     @property
     def to_scale(self) -> Tensor:

@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from progan.pull_back import Back, pulled_back
+from progan.pull_back import Pullbacks, pulled_back
 
 
 class Critic(Protocol):
     """images: [N, C, R, R], `sets` independent minibatches one after the other. back: gets how a gradient [N, 1] of
     the scores, of all of them or of the last ones, comes back to the images."""
 
-    def __call__(self, images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]: ...
+    def __call__(self, images: Tensor, *, sets: int = 1, back: Pullbacks | None = None) -> tuple[Tensor, Tensor]: ...
 
 
 def wgan_gp_d(
@@ -38,7 +38,7 @@ def wgan_gp_d(
     which the gradient is taken; labels: one-hot [N, label_dim], of reals and fakes alike. gp_target: the wanted norm of
     the score's gradient over all pixels and channels of an image at this resolution. Returns float32 scalars.
     """
-    back = Back()
+    back = Pullbacks()
     sets = [reals, fakes, *([torch.lerp(reals, fakes, mix)] if gp_weight else [])]
     scores, logits = critic(torch.cat(sets), sets=len(sets), back=back)
     real_scores, fake_scores, *mixed_scores = scores.chunk(len(sets))
@@ -104,7 +104,7 @@ def lsgan_noise(d_output: Tensor, strength: float = 0.2) -> Tensor:
     return strength * (d_output - 0.5).clamp(min=0).square()
 
 
-def gradient_norms(back: Back, scores: Tensor) -> Tensor:
+def gradient_norms(back: Pullbacks, scores: Tensor) -> Tensor:
     """Norm of the score's gradient over all pixels and channels of each image: [N], float32.
 
     back: what a critic filled; scores: [N], of all its images or of the last set or sets. Differentiable with respect

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from progan.config import DiscriminatorConfig, GeneratorConfig, NetworkConfig
 from progan.images import blend, box_down, is_fading, nearest_up
-from progan.kernels import scale_together
+from progan.kernels import Equalized, scale_together
 from progan.layers import (
     ChannelNoise,
     EqualizedConv2d,
@@ -23,7 +23,7 @@ from progan.layers import (
     pixel_norm,
 )
 from progan.ops import leaky_relu_, leaky_relu_gradient
-from progan.pull_back import Back, by_autograd, pulled_back
+from progan.pull_back import Pullbacks, by_autograd, pulled_back
 from progan.stddev import minibatch_stddev
 from progan.support.device import no_autocast
 from progan.support.errors import ConfigError
@@ -77,9 +77,9 @@ class DiscriminatorBlock(nn.Module):
         self.conv1 = EqualizedConv2d(maps, outputs, 3, resample="down" if self.fused else None, **how)
         self.norm0, self.norm1 = (LayerNorm(n) if layer else nn.Identity() for n in (maps, outputs))
 
-    def forward(self, x: Tensor, noise: Noise, back: Back) -> Tensor:
-        x = _layer(self.conv0, noise(x), back, self.norm0)
-        x = _layer(self.conv1, noise(x), back, self.norm1)
+    def forward(self, x: Tensor, noise: Noise, back: Pullbacks) -> Tensor:
+        x = _layer(self.conv0, self.norm0, noise(x), back)
+        x = _layer(self.conv1, self.norm1, noise(x), back)
         if self.fused:
             return x
         back.append(lambda grad: nearest_up(grad) / 4)
@@ -105,17 +105,17 @@ class DiscriminatorHead(nn.Module):
             else None
         )
 
-    def forward(self, x: Tensor, sets: int, noise: Noise, back: Back) -> Tensor:
+    def forward(self, x: Tensor, sets: int, noise: Noise, back: Pullbacks) -> Tensor:
         x = self._compared(x, sets, back)
-        x = _layer(self.conv, noise(x), back, self.norm0)
+        x = _layer(self.conv, self.norm0, noise(x), back)
         back.append(lambda grad: grad.view(-1, *x.shape[1:]).contiguous(memory_format=torch.channels_last))
-        y = _layer(self.dense0, noise(x).flatten(1), back, self.norm1)
+        y = _layer(self.dense0, self.norm1, noise(x).flatten(1), back)
         back.append(self.dense1.pull_back)
         return self.dense1(y)
 
-    def _compared(self, x: Tensor, sets: int, back: Back) -> Tensor:
+    def _compared(self, x: Tensor, sets: int, back: Pullbacks) -> Tensor:
         """x and the maps that say how a minibatch's images differ: [N, C', 4, 4]."""
-        ways: Back = []
+        ways: Pullbacks = []
         y = minibatch_stddev(x, self.group, sets, ways) if self.group > 0 else x
         if self.discrimination is None:
             back += ways
@@ -192,7 +192,7 @@ class Discriminator(nn.Module):
         alpha: float | Tensor = 1.0,
         sets: int = 1,
         noise: ChannelNoise | None = None,
-        back: Back | None = None,
+        back: Pullbacks | None = None,
     ) -> tuple[Tensor, Tensor]:
         """images: [N, C, resolution, resolution] in [-1, 1]. alpha: weight of the newest block, 0 to 1. sets: the batch
         is this many independent minibatches of N / sets images, one after the other; the result is as if each had
@@ -207,14 +207,14 @@ class Discriminator(nn.Module):
             raise ValueError(f"images: {tuple(images.shape)} is not {sets} minibatches of shape {('N', *shape)}")
         _scale_all(self.blocks, self.from_rgb, resolution, alpha, exact=[self.head])
         images = images.contiguous(memory_format=torch.channels_last)
-        ways: Back = []
+        ways: Pullbacks = []
         x = self._from_rgb(images, ways)
         for r in reversed(self.config.resolutions):
             if 4 < r <= resolution:
                 x = self.blocks[str(r)](x, noise or _unchanged, ways)
                 if r == resolution and is_fading(alpha):
                     x = self._faded(images, x, r, alpha, ways)
-        of_head: Back = []
+        of_head: Pullbacks = []
         with no_autocast(x.device):  # bf16 tells scores near 40 apart by a quarter
             out = self.head(x.float(), sets, noise or _unchanged, of_head)
 
@@ -226,12 +226,12 @@ class Discriminator(nn.Module):
             back += [*ways, through_head]
         return out[:, 0], out[:, 1:]
 
-    def _faded(self, images: Tensor, x: Tensor, r: int, alpha: float | Tensor, back: Back) -> Tensor:
+    def _faded(self, images: Tensor, x: Tensor, r: int, alpha: float | Tensor, back: Pullbacks) -> Tensor:
         """x, of the block of resolution r, blended with the images as the block below sees them without it.
 
         back: until x; from then on for both ways.
         """
-        new, old = back.copy(), Back()
+        new, old = back.copy(), Pullbacks()
         older = self._from_rgb(box_down(images), old)
 
         def pull_back(grad: Tensor) -> Tensor:
@@ -241,10 +241,10 @@ class Discriminator(nn.Module):
         back[:] = [pull_back]
         return blend(older, x, alpha)
 
-    def _from_rgb(self, images: Tensor, back: Back) -> Tensor:
+    def _from_rgb(self, images: Tensor, back: Pullbacks) -> Tensor:
         layer = self.from_rgb[str(images.shape[-1])]
-        assert isinstance(layer, EqualizedConv2d)
-        return _layer(layer, images, back)
+        assert isinstance(layer, Equalized)
+        return _layer(layer, nn.Identity(), images, back)
 
     def noise_maps(self, resolution: int) -> list[int]:
         """Maps of each tensor that `forward` at a resolution gives to its noise, in turn."""
@@ -267,11 +267,11 @@ def _scale_all(
     scale_together([*(blocks[str(r)] for r in sizes if str(r) in blocks), *(rgb[str(r)] for r in ends)], exact)
 
 
-def _layer(layer: EqualizedConv2d | EqualizedLinear, x: Tensor, back: Back, norm: nn.Module | None = None) -> Tensor:
-    """A layer of D, its normalisation where it has one, and leaky ReLU."""
+def _layer(layer: Equalized, norm: nn.Module, x: Tensor, back: Pullbacks) -> Tensor:
+    """A layer of D, its normalisation, and leaky ReLU."""
     back.append(layer.pull_back)
     x = layer(x)
-    if norm is not None and not isinstance(norm, nn.Identity):
+    if not isinstance(norm, nn.Identity):
         back.append(by_autograd(norm, x))
         x = norm(x)
     y = leaky_relu_(x)

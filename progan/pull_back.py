@@ -1,24 +1,27 @@
-"""How a gradient comes back through a network, written out: what the gradient penalty differentiates (appendix A.1)."""
+"""Vector-Jacobian products written out layer by layer, for the gradient penalty (appendix A.1).
+
+Autograd would take the score's gradient for all images that D saw at once; these take it for the last of them alone.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# How a gradient comes back through what was done, step by step: that of the result to that of the input, of the last
-# images of a minibatch as well as of all. Differentiable itself. So the penalty asks for its images alone.
-Back = list[Callable[[Tensor], Tensor]]
+# What was done to a minibatch, as the VJPs of its steps in their order. Each takes the gradient of its step's result to
+# that of its input, of all images or of the last ones, and can be differentiated again.
+Pullbacks = list[Callable[[Tensor], Tensor]]
 
 
-def pulled_back(back: Back, grad: Tensor) -> Tensor:
-    """The gradient of what went in, of that of what came out, [N, ...]; of the last N images if there were more."""
+def pulled_back(back: Pullbacks, grad: Tensor) -> Tensor:
+    """The gradient of what went in, [N, ...], of that of what came out, [N, ...]: of all images, or of the last N."""
     for step in reversed(back):
         grad = step(grad)
     return grad
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[Tensor], Tensor]:
-    """How a gradient comes back through any function(x), which is done again for it. For a `Back`."""
+    """The VJP of any function at x, [M, ...]: it is done again for the last N images, where there are N gradients."""
 
     def pull_back(grad: Tensor) -> Tensor:
         with torch.enable_grad():

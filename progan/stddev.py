@@ -7,12 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from progan.pull_back import Back
-
-Grouped = tuple[Tensor, ...]
+from progan.pull_back import Pullbacks
 
 
-def minibatch_stddev(x: Tensor, group: int, sets: int = 1, back: Back | None = None) -> Tensor:
+def minibatch_stddev(x: Tensor, group: int, sets: int = 1, back: Pullbacks | None = None) -> Tensor:
     """Append one map that says how much the images of a group differ (paper section 3).
 
     x: [N, C, H, W]; group: images per group; sets: the batch is this many independent sets of N / sets images, one
@@ -24,26 +22,22 @@ def minibatch_stddev(x: Tensor, group: int, sets: int = 1, back: Back | None = N
 
     def pull_back(grad: Tensor) -> Tensor:
         last = len(grad) * sets // len(x)
-        return stddev_gradient(grad, x[-len(grad) :], [(unit[-last:], std[-last:]) for unit, std in normed])
+        return stddev_gradient(grad, x[-len(grad) :], [each[-last:] for each in normed])
 
     if back is not None:
         back.append(pull_back)
     return out.to(x.dtype)
 
 
-def with_stddev(x: Tensor, sets: int, group: int) -> tuple[Tensor, list[Grouped]]:
-    """x with one map more, that says how much the images of a group differ (paper section 3): the standard deviation of
-    each number over the group, as a mean over all numbers of an image.
-
-    x: [N, C, H, W], float32, `sets` independent sets of N / sets images one after the other; a set has as many groups M
-    as have `group` images or more, at least one, and image i goes with i + M, i + 2 M, ... Returns [N, C + 1, H, W],
-    and what `stddev_gradient` needs: (x - mean) / std and std, by groups.
+def with_stddev(x: Tensor, sets: int, group: int) -> tuple[Tensor, list[Tensor]]:
+    """`minibatch_stddev` of float32 or float64, and what `stddev_gradient` needs: (x - mean) / std and std, or twice
+    both where the groups are of two sizes, each [S, G, M, HW, C] or with 1 in place of G.
     """
     out, *normed = _WithStddev.apply(x, sets, group)
-    return out, list(zip(normed[::2], normed[1::2], strict=True))
+    return out, normed
 
 
-def stddev_gradient(grad: Tensor, x: Tensor, normed: Sequence[Grouped]) -> Tensor:
+def stddev_gradient(grad: Tensor, x: Tensor, normed: Sequence[Tensor]) -> Tensor:
     """The gradient of x of that of `with_stddev`'s result; of the last sets alone if these are the last sets' images.
 
     grad: [N, C + 1, H, W]; x: [N, C, H, W]; normed: as `with_stddev` gave it.
@@ -53,6 +47,8 @@ def stddev_gradient(grad: Tensor, x: Tensor, normed: Sequence[Grouped]) -> Tenso
 
 
 class _WithStddev(torch.autograd.Function):
+    """The map is the standard deviation of each number over the group, as a mean over all numbers of an image."""
+
     @staticmethod
     def forward(x: Tensor, sets: int, group: int) -> tuple[Tensor, ...]:
         count = len(x) // sets
@@ -74,23 +70,24 @@ class _WithStddev(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, None, None]:
         x, *normed = ctx.saved_tensors
-        return stddev_gradient(grad, x, list(zip(normed[::2], normed[1::2], strict=True))), None, None
+        return stddev_gradient(grad, x, normed), None, None
 
 
 class _StddevGradient(torch.autograd.Function):
     """Of a map's gradient, each image gets the sum over its group, along its own distance from the group's mean."""
 
     @staticmethod
-    def forward(grad: Tensor, x: Tensor, normed: Sequence[Grouped]) -> Tensor:
-        images, maps = _like(grad[:, :-1], normed), _like(grad[:, -1:], normed)
+    def forward(grad: Tensor, x: Tensor, normed: Sequence[Tensor]) -> Tensor:
+        units = normed[::2]
+        images, maps = _like(grad[:, :-1], units), _like(grad[:, -1:], units)
         parts = [
             torch.addcmul(image, unit, each.sum((1, 3, 4), keepdim=True), value=1 / _numbers(unit))
-            for image, each, (unit, _) in zip(images, maps, normed, strict=True)
+            for image, each, unit in zip(images, maps, units, strict=True)
         ]
         return _ungrouped(parts, *x.shape[2:])
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Sequence[Grouped]], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Sequence[Tensor]], output: Tensor) -> None:
         grad, _, ctx.normed = inputs
         ctx.save_for_backward(grad)
 
@@ -100,9 +97,9 @@ class _StddevGradient(torch.autograd.Function):
         (first,) = ctx.saved_tensors
         h, w = grad.shape[2:]
         maps, found = [], []
-        for part, of_map, (unit, std) in zip(
-            _like(grad, ctx.normed), _like(first[:, -1:], ctx.normed), ctx.normed, strict=True
-        ):
+        units, stds = ctx.normed[::2], ctx.normed[1::2]
+        parts = zip(_like(grad, units), _like(first[:, -1:], units), units, stds, strict=True)
+        for part, of_map, unit, std in parts:
             scale = 1 / _numbers(unit)
             along = part * unit
             maps.append((along.sum((1, 3, 4), keepdim=True) * scale).expand(-1, unit.shape[1], -1, -1, -1))
@@ -132,9 +129,9 @@ def _grouped(x: Tensor, sets: int, groups: int) -> list[Tensor]:
     return [torch.cat([whole[:, :, :longer], y[:, None, rows * groups :]], dim=1), whole[:, :, longer:]]
 
 
-def _like(x: Tensor, normed: Sequence[Grouped]) -> list[Tensor]:
-    """Images by the same groups as those of `normed`."""
-    return _grouped(x, len(normed[0][0]), sum(unit.shape[2] for unit, _ in normed))
+def _like(x: Tensor, units: Sequence[Tensor]) -> list[Tensor]:
+    """Images by the same groups as those of `units`."""
+    return _grouped(x, len(units[0]), sum(unit.shape[2] for unit in units))
 
 
 def _ungrouped(parts: Sequence[Tensor], h: int, w: int) -> Tensor:

@@ -17,7 +17,7 @@ from progan.images import fade_reals
 from progan.kernels import shared_kernels
 from progan.layers import ChannelNoise
 from progan.losses import Critic, lsgan_d, lsgan_g, lsgan_noise, wgan_gp_d, wgan_gp_g
-from progan.pull_back import Back
+from progan.pull_back import Pullbacks
 from progan.run.minibatches import Reals
 from progan.run.state import TrainState
 from progan.run.team import ALONE, Team, micro_batches
@@ -147,7 +147,7 @@ def _critic(state: TrainState, phase: Phase, inputs: Inputs) -> tuple[Critic, li
         strength = lsgan_noise(inputs["d_output"], state.config.loss.lsgan_noise)
         noise = ChannelNoise(strength, inputs["noise"].transpose(0, 1).flatten(0, 1))
 
-    def critic(images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]:
+    def critic(images: Tensor, *, sets: int = 1, back: Pullbacks | None = None) -> tuple[Tensor, Tensor]:
         alpha = inputs.get("alpha", 1.0)
         out = state.d(images, resolution=phase.resolution, alpha=alpha, sets=sets, noise=noise, back=back)
         seen.append(out[0].detach())

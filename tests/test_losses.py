@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from progan.losses import gradient_norms, wgan_gp_d, wgan_gp_g
-from progan.pull_back import Back, by_autograd
+from progan.pull_back import Pullbacks, by_autograd
 
 N, C, R, HIDDEN, CLASSES = 6, 3, 4, 5, 4
 PIXELS = C * R * R
@@ -24,7 +24,7 @@ class Toy(nn.Module):
         self.k = nn.Parameter(torch.from_numpy(rng.normal(0, 0.3, (PIXELS, CLASSES))).float())
         self.calls: list[tuple[int, int]] = []
 
-    def forward(self, images: Tensor, *, sets: int = 1, back: Back | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, *, sets: int = 1, back: Pullbacks | None = None) -> tuple[Tensor, Tensor]:
         self.calls.append((len(images), sets))
         x = images.flatten(1)
         if back is not None:
@@ -122,7 +122,7 @@ def test_mix_is_the_share_of_the_fake() -> None:
 
 def test_the_norm_is_over_all_pixels_and_channels_of_one_image() -> None:
     toy = Toy()
-    back = Back()
+    back = Pullbacks()
     scores, _ = toy(REALS, back=back)
     norms = gradient_norms(back, scores)
     assert norms.shape == (N,)
@@ -132,7 +132,7 @@ def test_the_norm_is_over_all_pixels_and_channels_of_one_image() -> None:
 def test_reals_fakes_and_mixed_images_are_scored_as_three_sets() -> None:
     toy = Toy()
     wgan_gp_d(toy, REALS, FAKES, MIX)
-    assert toy.calls[0] == (3 * N, 3)
+    assert toy.calls == [(3 * N, 3), (N, 1)]  # and the mixed images once more, for the toy has autograd pull back
     toy.calls.clear()
     wgan_gp_d(toy, REALS, FAKES, MIX, gp_weight=0.0)
     assert toy.calls == [(2 * N, 2)]

@@ -21,7 +21,7 @@ from progan.layers import EqualizedConv2d
 from progan.losses import gradient_norms, wgan_gp_d
 from progan.networks import Discriminator, Generator, parameter_count
 from progan.ops import leaky_relu_
-from progan.pull_back import Back
+from progan.pull_back import Pullbacks
 from progan.stddev import minibatch_stddev
 from progan.support.errors import ConfigError
 from tests.devices import looser
@@ -146,7 +146,7 @@ def test_the_norm_in_full_pixels_is_the_working_one_over_2_to_the_halvings(golde
     # k halvings average 4^k pixels into one: each gets 1 / 4^k of its slope, and 4^k such squares add up to
     # norm^2 / 4^k.
     mix = golden.images + (golden.fakes - golden.images) * golden.eps
-    back = Back()
+    back = Pullbacks()
     scores, _ = golden.critic(golden.working(mix), back=back)
     norms = gradient_norms(back, scores).detach() / 2**golden.halvings
     assert golden.close(norms, golden.norms_and_loss[0])

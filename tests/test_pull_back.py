@@ -9,7 +9,7 @@ from torch import Tensor
 from progan.config import DiscriminatorConfig
 from progan.networks import Discriminator
 from progan.ops import linear
-from progan.pull_back import Back, pulled_back
+from progan.pull_back import Pullbacks, pulled_back
 from progan.stddev import stddev_gradient, with_stddev
 from tests.devices import needs_float64
 
@@ -53,7 +53,7 @@ def close(ours: Tensor, theirs: Tensor) -> bool:
 def test_it_is_autograds_to_the_second_order(d: Discriminator, stage: dict[str, Any]) -> None:
     r = stage.get("resolution", 16)
     images = torch.randn(2 * N, 3, r, r, generator=torch.Generator().manual_seed(1)).to(d.head.dense1.weight.device)
-    back = Back()
+    back = Pullbacks()
     scores, _ = d(images, sets=2, back=back, **stage)
     for count, theirs in (
         (2 * N, by_autograd(d, images, sets=2, **stage)),  # of all
@@ -62,6 +62,19 @@ def test_it_is_autograds_to_the_second_order(d: Discriminator, stage: dict[str, 
         ours = pulled_back(back, torch.ones_like(scores[-count:])[:, None])
         assert close(ours, theirs)
         assert close(penalty_gradients(d, ours), penalty_gradients(d, theirs))
+
+
+def test_it_computes_no_gradients_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    d, back = Discriminator(DiscriminatorConfig(resolution=16, fmap_base=64, fmap_max=8)), Pullbacks()
+    scores, _ = d(torch.randn(4, 3, 16, 16), back=back)
+    called: list[int] = []
+    original = torch.ops.aten.convolution_backward
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", lambda *a: (called.append(1), original(*a))[1])
+    slopes = pulled_back(back, torch.ones_like(scores)[:, None])
+    assert not called
+    slopes.square().sum().backward()  # the weights are served by the second
+    assert called
+    assert d.blocks["16"].conv0.weight.grad is not None
 
 
 @pytest.mark.parametrize(("images", "group"), [(8, 4), (5, 2), (4, 4), (3, 4), (1, 4)])
@@ -78,7 +91,7 @@ def test_derivatives_of_stddev(images: int, group: int, device: torch.device) ->
 def test_stddevs_gradient_of_the_last_set_is_its_part_of_alls() -> None:
     x, grad = (torch.randn(12, c, 4, 4, generator=torch.Generator().manual_seed(c)) for c in (3, 4))
     _, normed = with_stddev(x, 3, 2)
-    last = [(unit[-1:], std[-1:]) for unit, std in normed]
+    last = [each[-1:] for each in normed]
     torch.testing.assert_close(stddev_gradient(grad[8:], x[8:], last), stddev_gradient(grad, x, normed)[8:])
 
 
@@ -93,3 +106,8 @@ def test_derivatives_of_a_product(biased: bool, device: torch.device) -> None:
     assert torch.equal(linear(*inputs), torch.nn.functional.linear(*inputs))
     assert torch.autograd.gradcheck(linear, inputs)
     assert torch.autograd.gradgradcheck(linear, inputs)
+    seconds = []
+    for product in (linear, torch.nn.functional.linear):  # gradgradcheck passes over gradients that end there
+        firsts = torch.autograd.grad(product(*inputs).square().sum(), inputs, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(first.square().sum() for first in firsts), inputs))
+    torch.testing.assert_close(*seconds)

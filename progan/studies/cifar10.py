@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from progan.config import ScheduleConfig, TrainConfig
+from progan.config import TrainConfig
 from progan.data.store.pyramid import ImagePyramid
 from progan.evaluation.fakes import fakes_of
 from progan.evaluation.meter import Meter, Reals, number
@@ -49,14 +49,7 @@ SCALES = {
             PAPER,
             g=replace(PAPER.g, fmap_base=256, fmap_max=64),  # and so 64 components of the latent
             d=replace(PAPER.d, fmap_base=256, fmap_max=64),
-            schedule=ScheduleConfig(
-                stable_nimg=2_000,
-                fade_nimg=2_000,
-                total_nimg=36_000,
-                batch={4: 8},
-                g_lr={4: 0.006},
-                d_lr={4: 0.006},
-            ),
+            schedule=PRESETS["demo"].config.schedule,
             ema_decay=0.997,
             snapshot_nimg=5_000,
             checkpoint_nimg=5_000,
