@@ -146,12 +146,8 @@ def stability(study: Study, rows: Sequence[Row], rates: Sequence[float] = RATES)
         for variant, of in records.items()
     }  # fmt: skip
     rate = study.config(chosen_rows("g", rows)[0], 0, rows).schedule.g_lr[4]
-    fates = {
-        variant: {rate: [record["fate"] for record in seeds] for rate, seeds in of.items()}
-        for variant, of in records.items()
-    }
     data = {"bounds": asdict(bounds), "rate": rate, "runs": runs}
-    written = write_figure(study.out, "stability", data, text, lambda path: figure(path, fates))
+    written = write_figure(study.out, "stability", data, text, lambda path: figure(path, records, bounds.swd))
     outcome.check(written)
     return text, written
 
