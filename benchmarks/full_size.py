@@ -2,7 +2,7 @@
 
 Each part runs in a process of its own, so that its peak memory is its own. Prints JSON.
 
-    python benchmarks/full_size.py [--batch 4] [--micro-batch 4] [--resolution 1024]
+    python benchmarks/full_size.py [--batch 4] [--micro-batch 4] [--resolution 1024] [--format fp32]
 """
 
 import argparse
@@ -38,10 +38,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--micro-batch", type=int, default=0)
     parser.add_argument("--resolution", type=int, default=1024)
+    parser.add_argument("--format", choices=["auto", "fp32", "tf32", "bf16"], default="auto")
     parser.add_argument("--part", choices=["step", "generate"])
     args = parser.parse_args()
     if args.part:
-        part = step(args.resolution, args.batch, args.micro_batch) if args.part == "step" else generate(args.resolution)
+        shape = (args.resolution, args.batch, args.micro_batch, args.format)
+        part = step(*shape) if args.part == "step" else generate(args.resolution)
         part["peak_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
         print(json.dumps(part))
         return
@@ -51,12 +53,19 @@ def main() -> None:
     }
     for name in ("generate", "step"):
         command = [sys.executable, __file__, "--part", name, "--batch", str(args.batch)]
-        command += ["--micro-batch", str(args.micro_batch), "--resolution", str(args.resolution)]
+        command += [
+            "--micro-batch",
+            str(args.micro_batch),
+            "--resolution",
+            str(args.resolution),
+            "--format",
+            args.format,
+        ]
         result[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(json.dumps(result, indent=2))
 
 
-def step(resolution: int, batch: int, micro_batch: int) -> dict[str, object]:
+def step(resolution: int, batch: int, micro_batch: int, precision: str) -> dict[str, object]:
     """The first and the second step in the last phase of celebahq-1024-1gpu."""
     config = PRESETS["celebahq-1024-1gpu"].config
     device = pick_device("auto")
@@ -67,7 +76,7 @@ def step(resolution: int, batch: int, micro_batch: int) -> dict[str, object]:
         d=replace(config.d, resolution=resolution),
         schedule=replace(config.schedule, batch={4: batch}),
         micro_batch={4: micro_batch},
-        precision=pick_precision("auto", device),
+        precision=pick_precision(precision, device),
     )
     schedule = Schedule(config.schedule, resolution)
     with tempfile.TemporaryDirectory() as folder:
