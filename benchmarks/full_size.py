@@ -52,15 +52,9 @@ def main() -> None:
         "resolution": args.resolution,
     }
     for name in ("generate", "step"):
-        command = [sys.executable, __file__, "--part", name, "--batch", str(args.batch)]
-        command += [
-            "--micro-batch",
-            str(args.micro_batch),
-            "--resolution",
-            str(args.resolution),
-            "--format",
-            args.format,
-        ]
+        flags = {"part": name, "batch": args.batch, "micro-batch": args.micro_batch}
+        flags |= {"resolution": args.resolution, "format": args.format}
+        command = [sys.executable, __file__, *(f"--{flag}={value}" for flag, value in flags.items())]
         result[name] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     print(json.dumps(result, indent=2))
 
